@@ -1,0 +1,164 @@
+"""Whole-model gradients by hand-written backprop: no autodiff inside.
+
+    C = mean_n loss(model(x)[n], target[n]) + penalty(params)
+
+The forward pass keeps each layer's residuals. Back from the cost: the mean gives every example's loss its share 1/N, the
+loss turns it into the error at the model's output, and each layer turns the error at its output into the gradient of its
+parameters and the error at its input:
+
+    delta_out = dC/dy        dparams, delta_in = layer.backward(residuals, delta_out)
+
+    (value, state), grads = fdl.backprop.value_and_grad(model, loss)(params, state, x, target, key=key)
+    deltas                = fdl.backprop.deltas(model, loss, params, state, x, target, key=key)
+    table                 = fdl.backprop.paths(model, loss, params, x, target, weight=("dense_0", "w", j, i))
+
+`gradient="autodiff"` asks for the same numbers from JAX: `jax.value_and_grad` of the model's and the loss's plain equations.
+Their agreement, leaf by leaf, is the heart of the project. Source: Rumelhart, Hinton & Williams 1986.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fdl.errors import refuse, refuse_type, require_array, shown
+from fdl.layer import Layer, Params, State
+from fdl.losses.mean import mean
+from fdl.op import Op
+from fdl.paths import Paths, closed_forms, paths
+
+__all__ = ["Paths", "closed_forms", "deltas", "paths", "value_and_grad"]
+
+ValueAndGrad = Callable[..., tuple[tuple[jax.Array, State], Params]]
+
+
+def value_and_grad(model: Layer, loss: Op, penalty: Op | None = None, *, gradient: str = "manual") -> ValueAndGrad:
+    """A function (params, state, x, target, key=None, mask=None, weights=None, train=True) -> ((value, state), grads).
+
+    value: the mean of the loss over the examples that count, plus the penalty. state: after this batch. grads: like params.
+    mask: [N], or [N, T] for sequences, booleans: what is masked contributes exactly 0 to value and gradients, even where it
+    holds NaN. weights: like the loss's values, or [N]. gradient: "manual", or "autodiff": `jax.grad` of the equations.
+    Errors: a plain function as loss with "manual", an empty batch, a missing key, shapes that do not fit.
+    """
+    require_model("backprop.value_and_grad", model)
+    require_loss("backprop.value_and_grad", loss, gradient)
+    run = _manual if gradient == "manual" else _autodiff
+
+    def gradients(params, state, x, target, key=None, mask=None, weights=None, *, train=True):
+        target, mask, weights = counted(x, target, mask, weights)
+        return run(model, loss, penalty, params, state, x, target, key, mask, weights, train)
+
+    return gradients
+
+
+def deltas(
+    model: Layer,
+    loss: Op,
+    params: Params,
+    state: State,
+    x: Any,
+    target: Any,
+    key: Any = None,
+    mask: Any = None,
+    weights: Any = None,
+    *,
+    train: bool = True,
+) -> dict[str, jax.Array]:
+    """The error at every layer's output, {name: dC/d(output)}, in the order of `model.names`; the mean's 1/N included."""
+    require_model("backprop.deltas", model)
+    require_loss("backprop.deltas", loss, "manual")
+    target, mask, weights = counted(x, target, mask, weights)
+    y, _, residuals = model.forward(params, state, x, train=train, key=key, mask=mask)
+    _, dy = _loss_and_error(loss, y, target, mask, weights)
+    if not model.layers:
+        return {model.name: dy}
+    found: dict[str, jax.Array] = {}
+    model.backward(residuals, dy, deltas=found)
+    return {name: found[name] for name in model.names}
+
+
+def _manual(model, loss, penalty, params, state, x, target, key, mask, weights, train):
+    y, state, residuals = model.forward(params, state, x, train=train, key=key, mask=mask)
+    value, dy = _loss_and_error(loss, y, target, mask, weights)
+    grads, _ = model.backward(residuals, dy)
+    if penalty is not None:
+        cost, kept = penalty.forward(params)
+        (dparams,) = penalty.backward(kept, jnp.ones_like(cost))
+        value = value + cost.astype(value.dtype)
+        grads = jax.tree.map(jnp.add, grads, dparams)
+    return (value, state), grads
+
+
+def _loss_and_error(loss, y, target, mask, weights):
+    """The mean loss, and the error dC/dy at the model's output."""
+    values, of_loss = loss.forward(y, target)
+    value, of_mean = mean.forward(values, weights)
+    dvalues, _ = mean.backward(of_mean, jnp.ones_like(value))
+    dy, _ = loss.backward(of_loss, dvalues)
+    return value, _where_counted(mask, dy)
+
+
+def _autodiff(model, loss, penalty, params, state, x, target, key, mask, weights, train):
+    plain_loss = loss.equation if isinstance(loss, Op) else loss
+
+    def cost(params):
+        y, new_state = model.equation(params, state, x, train=train, key=key, mask=mask)
+        value = mean.equation(plain_loss(y, target), weights)
+        return (value if penalty is None else value + penalty.equation(params).astype(value.dtype)), new_state
+
+    return jax.value_and_grad(cost, has_aux=True)(params)
+
+
+def counted(x: Any, target: Any, mask: Any, weights: Any) -> tuple[Any, Any, Any]:
+    """(target, mask, weights), made consistent: what is masked weighs 0, and what weighs 0 is masked.
+
+    Masked examples may hold NaN, and 0 * NaN is NaN: their targets become 0 here, their x at the model's door.
+    """
+    for name, array in (("x", x), ("target", target)):
+        require_array("backprop", name, array)
+        if array.ndim == 0 or array.shape[0] != x.shape[0]:
+            refuse("backprop", f"{name} is {shown(array)} and x is {shown(x)}: wanted the same number of examples")
+    if x.shape[0] == 0:
+        refuse("backprop", f"x is {shown(x)}: the batch is empty and its mean is undefined; leave empty batches out")
+    if mask is None and weights is None:
+        return target, None, None
+    if weights is not None:
+        require_array("backprop", "weights", weights)
+        counts = weights != 0
+        mask = counts if mask is None else _padded(mask, weights.ndim) & _padded(counts, mask.ndim)
+    shares = mask.astype(jnp.float32)
+    if weights is not None:
+        shares = shares * _padded(weights, mask.ndim).astype(shares.dtype)
+    return _where_counted(mask, target), mask, shares
+
+
+def _where_counted(mask: Any, array: Any) -> Any:
+    if mask is None:
+        return array
+    counts = mask if mask.ndim <= array.ndim else mask.any(axis=tuple(range(array.ndim, mask.ndim)))
+    return jnp.where(_padded(counts, array.ndim), array, jnp.zeros((), array.dtype))
+
+
+def _padded(array: Any, rank: int) -> Any:
+    """Trailing axes of size 1, up to a rank."""
+    return array.reshape(array.shape + (1,) * (rank - array.ndim))
+
+
+def require_model(where: str, model: Any) -> None:
+    if not isinstance(model, Layer):
+        refuse_type(where, f"model is {shown(model)}, wanted an fdl.Layer such as fdl.serial(...)")
+
+
+def require_loss(where: str, loss: Any, gradient: str) -> None:
+    if gradient not in ("manual", "autodiff"):
+        refuse(where, f'gradient is {gradient!r}, wanted "manual" or "autodiff"')
+    if isinstance(loss, Op) or (gradient == "autodiff" and callable(loss)):
+        return
+    if callable(loss):
+        refuse_type(
+            where,
+            f"loss is the plain function {getattr(loss, '__name__', loss)!r}, which has no hand-written backward; make it an "
+            'fdl.Op(equation, forward, backward), or ask for gradient="autodiff"',
+        )
+    refuse_type(where, f"loss is {shown(loss)}, wanted an Op such as fdl.losses.mean_squared_error")

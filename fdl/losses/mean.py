@@ -1,0 +1,80 @@
+"""The mean over examples, weighted or not: how every loss becomes one number.
+
+    mean = sum_n w[n] v[n] / sum_n w[n]                  all w equal 1 by default
+
+Backward, for a cotangent dmean, with W = sum_n w[n]
+
+    dv[n] = dmean w[n] / W
+    dw[n] = dmean (v[n] - mean) / W                      w[n] stands in the sum and in W: quotient rule
+
+Limits.
+| input                     | mean               | dv          | why                                                       |
+|---------------------------|--------------------|-------------|-----------------------------------------------------------|
+| v NaN or inf at weight 0  | leaves it out      | exactly 0   | what has no weight does not count, and 0 * NaN is avoided |
+| all weights 0             | 0                  | 0           | nothing counts; optax gives NaN                           |
+| empty                     | refused            |             | the mean of nothing; Keras returns an empty array, optax NaN |
+| a negative weight         | as the formula says|             |                                                           |
+
+Shapes: values [N] or [N, T], weights like values or [N] for values [N, T] (then every step has its example's weight).
+16-bit values are accumulated in float32, and the mean is float32. Errors: InputError, InputTypeError.
+"""
+
+import jax.numpy as jnp
+
+from fdl.errors import refuse, require_array, require_float
+from fdl.op import Op, accumulator
+
+
+def equation(values, weights=None):
+    if weights is None:
+        return jnp.mean(values)
+    weights = _aligned(values, weights)
+    return jnp.sum(weights * values) / jnp.sum(weights)
+
+
+def forward(values, weights=None):
+    require_float("losses.mean", "values", values)
+    if values.size == 0:
+        refuse("losses.mean", f"values has shape {list(values.shape)}: the mean of nothing; leave out empty batches")
+    total_dtype = accumulator(values.dtype)
+    if weights is None:
+        return jnp.mean(values, dtype=total_dtype), (values, None, None, None)
+    _check(values, weights)
+    wide_weights = _aligned(values, weights).astype(total_dtype)
+    total = wide_weights.sum()
+    safe_total = jnp.where(total == 0, jnp.ones_like(total), total)
+    counted = jnp.where(wide_weights == 0, jnp.zeros((), total_dtype), values.astype(total_dtype))
+    mean = jnp.sum(wide_weights * counted) / safe_total
+    return mean, (values, weights, mean, safe_total)
+
+
+def backward(residuals, dmean):
+    values, weights, mean, total = residuals
+    if weights is None:
+        return jnp.broadcast_to(dmean / values.size, values.shape).astype(values.dtype), None
+    wide_weights = _aligned(values, weights).astype(mean.dtype)
+    dvalues = (dmean / total * wide_weights).astype(values.dtype)
+    if not jnp.issubdtype(weights.dtype, jnp.floating):
+        return dvalues, None
+    dweights = dmean / total * (values.astype(mean.dtype) - mean)
+    spread = tuple(range(weights.ndim, values.ndim))  # the axes along which weights were repeated
+    return dvalues, dweights.sum(axis=spread).astype(weights.dtype)
+
+
+def _aligned(values, weights):
+    """weights [N] against values [N, T]: every step has its example's weight."""
+    weights = weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim))
+    return jnp.broadcast_to(weights, values.shape).astype(values.dtype)
+
+
+def _check(values, weights):
+    require_array("losses.mean", "weights", weights)
+    if weights.ndim > values.ndim or weights.shape != values.shape[: weights.ndim]:
+        refuse(
+            "losses.mean",
+            f"weights has shape {list(weights.shape)}, values has shape {list(values.shape)}; "
+            "wanted the same shape, or the leading axes of it",
+        )
+
+
+mean = Op(equation, forward, backward, name="losses.mean")

@@ -1,0 +1,70 @@
+"""Softmax cross-entropy with a target distribution.
+
+    loss = - sum_v t[v] log p[v]        p[v] = exp(z[v]) / sum_u exp(z[u])
+
+Backward. log p[v] = z[v] - log sum_u exp(z[u]), and d(log sum exp)/dz[v] = p[v]. With s = sum_v t[v] (1 for a
+distribution, but the formula holds for any), for a cotangent dloss
+
+    dz[v] = dloss (s p[v] - t[v])       dt[v] = - dloss log p[v]
+
+Limits (the equation is the oracle where it is finite; these lines are the oracle elsewhere).
+| input                        | loss           | dz            | why                                                  |
+|------------------------------|----------------|---------------|------------------------------------------------------|
+| logits up to +-1e30          | exact          | exact         | the largest logit is subtracted first                |
+| a logit of -inf where t = 0  | leaves it out  | 0 there       | a masked class; optax, Keras and PyTorch give NaN    |
+| a logit of -inf where t > 0  | inf            | -t there      | an impossible class was wanted                       |
+| a logit of +inf              | 0 or inf       | p is one-hot  | the limit; shared equally among several +inf         |
+| all logits -inf, NaN         | NaN            | NaN           | no distribution: loud                                |
+
+Shapes: logits z [..., V], target t [..., V] float, loss [...]; 16-bit logits give a float32 loss. Nothing is broadcast.
+Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.3; argument order of optax.
+"""
+
+import jax.numpy as jnp
+
+from fdl.errors import require_float, require_rank_at_least, require_same_dtype, require_same_shape
+from fdl.op import Op, accumulator
+
+
+def equation(logits, target):
+    p = jnp.exp(logits) / jnp.sum(jnp.exp(logits), axis=-1, keepdims=True)
+    return -jnp.sum(target * jnp.log(p), axis=-1)
+
+
+def forward(logits, target):
+    where = "softmax_cross_entropy"
+    require_float(where, "logits", logits)
+    require_float(where, "target", target)
+    require_rank_at_least(where, "logits", logits, 1, "classes last")
+    require_same_shape(where, "logits", logits, "target", target)
+    require_same_dtype(where, "logits", logits, "target", target)
+    top, log_total = normaliser(logits)
+    log_p = shifted(logits, top) - log_total[..., None]  # [..., V]
+    t = target.astype(log_p.dtype)
+    loss = jnp.sum(jnp.where(t == 0, jnp.zeros_like(t), -t * log_p), axis=-1)
+    return loss, (logits, target, top, log_total)  # p is rebuilt: one exp instead of a [..., V] buffer
+
+
+def backward(residuals, dloss):
+    logits, target, top, log_total = residuals
+    log_p = shifted(logits, top) - log_total[..., None]
+    t = target.astype(log_p.dtype)
+    dlogits = dloss[..., None] * (t.sum(axis=-1, keepdims=True) * jnp.exp(log_p) - t)
+    return dlogits.astype(logits.dtype), (-dloss[..., None] * log_p).astype(target.dtype)
+
+
+def normaliser(logits):
+    """(largest logit, log of the sum of exponentials relative to it), both [...], at least float32."""
+    top = jnp.max(logits, axis=-1).astype(accumulator(logits.dtype))
+    return top, jnp.log(jnp.sum(jnp.exp(shifted(logits, top)), axis=-1))
+
+
+def shifted(logits, top):
+    """logits - top; where top is +inf the infinite logits share the row, at 0, and the others are -inf."""
+    top = top[..., None]
+    z = logits.astype(top.dtype)
+    at_infinity = jnp.where(z == top, jnp.zeros_like(z), jnp.full_like(z, -jnp.inf))
+    return jnp.where(top == jnp.inf, at_infinity, z - jnp.where(top == jnp.inf, jnp.zeros_like(top), top))
+
+
+softmax_cross_entropy = Op(equation, forward, backward)

@@ -1,0 +1,95 @@
+"""A model's loss and metrics on a data set, in batches, without training."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fdl.backprop import require_loss, require_model
+from fdl.errors import refuse, refuse_type, require_array, shown
+from fdl.layer import Layer
+from fdl.losses.mean import mean
+from fdl.op import Op
+
+Metric = Callable[[Any, Any], Any]
+
+
+def accuracy(pred: Any, target: Any) -> jax.Array:
+    """1 where the largest output is the label (or the largest entry of a target distribution), else 0: one per example."""
+    labels = target if jnp.issubdtype(target.dtype, jnp.integer) else jnp.argmax(target, axis=-1)
+    return (jnp.argmax(pred, axis=-1) == labels).astype(jnp.float32)
+
+
+_METRICS: dict[str, Metric] = {"accuracy": accuracy}
+
+
+def evaluate(
+    model: Layer,
+    loss: Op,
+    params: Any,
+    state: Any,
+    data: tuple[Any, Any],
+    *,
+    metrics: tuple[str | Metric, ...] | None = None,
+    batch_size: int = 1024,
+) -> dict[str, jax.Array]:
+    """{"loss": mean loss, metric: mean, ...} of the model in use (train=False).
+
+    metrics: names ("accuracy") or functions (pred, target) -> one value per example; by default accuracy where the target
+    is integer labels, else none. Errors: InputError for unequal numbers of examples, an empty set, an unknown metric.
+    """
+    require_model("train.evaluate", model)
+    require_loss("train.evaluate", loss, "autodiff")
+    x, target = checked_data("train.evaluate", data)
+    return _program(model, loss, checked_metrics("train.evaluate", metrics, target), batch_size)(params, state, x, target)
+
+
+@functools.lru_cache(maxsize=64)
+def _program(model: Layer, loss: Op, metrics: tuple[tuple[str, Metric], ...], batch_size: int) -> Callable:
+    def batch(params, state, x, target):
+        pred, _ = model.apply(params, state, x)
+        return {"loss": loss(pred, target), **{name: metric(pred, target) for name, metric in metrics}}
+
+    def measure(params, state, x, target):
+        full, rest = divmod(x.shape[0], batch_size)
+        parts = []
+        if full:
+            head = jax.tree.map(lambda a: a[: full * batch_size].reshape(full, batch_size, *a.shape[1:]), (x, target))
+            parts.append(jax.lax.map(lambda arrays: batch(params, state, *arrays), head))
+        if rest:
+            parts.append(batch(params, state, x[full * batch_size :], target[full * batch_size :]))
+        joined = jax.tree.map(lambda *values: jnp.concatenate([value.reshape(-1) for value in values]), *parts)
+        return {name: mean.forward(value)[0] for name, value in joined.items()}
+
+    return jax.jit(measure)
+
+
+def checked_data(where: str, data: Any) -> tuple[jax.Array, jax.Array]:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        refuse_type(where, f"data is {shown(data)}, wanted a pair (x, target)")
+    for name, array in zip(("x", "target"), data, strict=True):
+        require_array(where, name, array)
+    x, target = data
+    if x.ndim == 0 or target.ndim == 0 or x.shape[0] != target.shape[0]:
+        refuse(where, f"x is {shown(x)} and target is {shown(target)}: wanted the same number of examples")
+    if x.shape[0] == 0:
+        refuse(where, f"x is {shown(x)}: no examples")
+    return jnp.asarray(x), jnp.asarray(target)
+
+
+def checked_metrics(where: str, metrics: Any, target: Any) -> tuple[tuple[str, Metric], ...]:
+    if metrics is None:
+        metrics = ("accuracy",) if jnp.issubdtype(target.dtype, jnp.integer) else ()
+    if isinstance(metrics, str):
+        metrics = (metrics,)
+    named = []
+    for metric in metrics:
+        if isinstance(metric, str) and metric in _METRICS:
+            named.append((metric, _METRICS[metric]))
+        elif callable(metric):
+            named.append((getattr(metric, "__name__", type(metric).__name__), metric))
+        else:
+            refuse(where, f"unknown metric {metric!r}; there are {list(_METRICS)}, or pass a function (pred, target) -> values")
+    return tuple(named)

@@ -1,0 +1,135 @@
+"""Training: `fit` runs whole epochs as one compiled scan each and returns what it learned and how it went."""
+
+import dataclasses
+import functools
+import math
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdl.backprop import require_loss, require_model
+from fdl.errors import refuse, refuse_type, require_key, shown
+from fdl.layer import Layer, Params, State
+from fdl.op import Op
+from fdl.train.evaluate import Metric, checked_data, checked_metrics, evaluate
+from fdl.train.loop import Carry, batches_in, epoch_program
+from fdl.train.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What `fit` returns. history: one entry per epoch, {"loss", "valid_loss", "valid_accuracy", ...} as numpy arrays."""
+
+    params: Params
+    state: State
+    history: dict[str, np.ndarray]
+    opt_state: Any
+    steps: int
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.history.items() if len(values))
+        return f"Result(steps={self.steps}, {last})"
+
+
+def fit(
+    model: Layer,
+    loss: Op,
+    optimizer: Any,
+    data: tuple[Any, Any],
+    *,
+    key: Any,
+    valid: tuple[Any, Any] | None = None,
+    epochs: int = 10,
+    batch_size: int = 128,
+    steps: int | None = None,
+    penalty: Op | None = None,
+    weights: Any = None,
+    gradient: str = "manual",
+    metrics: tuple[str | Metric, ...] | None = None,
+    params: Params | None = None,
+    state: State | None = None,
+    progress: bool = True,
+) -> Result:
+    """Trains a model; every epoch is one `lax.scan` inside `jit`, shuffled on the device.
+
+    data, valid: (x, target) with examples first. optimizer: an optax transformation. key: `jax.random.key(0)`; it decides
+    the initial parameters, the order of the examples and every random draw. steps: train for so many instead of `epochs`.
+    The last partial batch of an epoch is padded and masked: every example counts once, with equal weight in its batch.
+    weights: [N], one per example; what weighs 0 contributes exactly 0. gradient: "manual", or "autodiff" for `jax.grad` of
+    the equations. metrics: see `evaluate`; measured on `valid`.
+    params, state: where to start, instead of `model.init(key, ...)`.
+
+    The loss in the history is the mean over the epoch, while the parameters move; a loss that is not finite ends the run
+    with a warning. Errors: InputError or InputTypeError for data that hold NaN or infinities, unequal numbers of examples,
+    a plain function as loss with "manual", sizes below 1.
+    """
+    require_model("train.fit", model)
+    require_loss("train.fit", loss, gradient)
+    require_key("train.fit", key, "pass key=jax.random.key(0)")
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        refuse_type("train.fit", f"optimizer is {shown(optimizer)}, wanted an optax transformation such as optax.sgd(0.1)")
+    x, target = checked_data("train.fit", data)
+    _require_finite(x, target, weights)
+    weights = None if weights is None else jnp.asarray(weights)
+    if valid is not None:
+        valid = checked_data("train.fit(valid)", valid)
+    measured = tuple(metric for _, metric in checked_metrics("train.fit", metrics, target))
+    for name, number in (("epochs", epochs), ("batch_size", batch_size), ("steps", 1 if steps is None else steps)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            refuse("train.fit", f"{name} is {number!r}, wanted a whole number of at least 1")
+    batch_size = min(batch_size, x.shape[0])
+    init_key, train_key = jax.random.split(key)
+    if params is None:
+        spec = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        params, state = model.init(init_key, spec)
+    # the loop donates what it starts from: the caller's arrays stay the caller's
+    start = jax.tree.map(jnp.copy, (params, state or {}))
+    carry = Carry(*start, optimizer.init(start[0]), jnp.zeros((), jnp.int32))
+
+    per_epoch = batches_in(x.shape[0], batch_size)
+    total = epochs * per_epoch if steps is None else steps
+    program = functools.partial(epoch_program, model, loss, optimizer, penalty, gradient, batch_size)
+    history: dict[str, list[float]] = {}
+    done = 0
+    with Progress(progress, total) as bar:
+        for epoch in range(math.ceil(total / per_epoch)):
+            now = min(per_epoch, total - done)
+            carry, value = program(now)(carry, x, target, weights, train_key, epoch)
+            figures = {"loss": value}
+            if valid is not None:
+                of_valid = evaluate(model, loss, carry.params, carry.state, valid, metrics=measured)
+                figures |= {f"valid_{name}": figure for name, figure in of_valid.items()}
+            figures = {name: float(figure) for name, figure in figures.items()}
+            for name, figure in figures.items():
+                history.setdefault(name, []).append(figure)
+            done += now
+            bar.update(epoch + 1, now, figures)
+            if not math.isfinite(figures["loss"]):
+                warnings.warn(
+                    f"train.fit: the loss became {figures['loss']} in epoch {epoch + 1} (by step {done}); stopped. Lower the "
+                    "learning rate, or look for a label outside the classes",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                break
+    curves = {name: np.asarray(values) for name, values in history.items()}
+    return Result(carry.params, carry.state, curves, carry.opt_state, done)
+
+
+def _require_finite(x: Any, target: Any, weights: Any) -> None:
+    """NaN and infinities in the data are refused before the first step, unless their example weighs 0."""
+    for name, array in (("x", x), ("target", target), ("weights", weights)):
+        if array is None or not jnp.issubdtype(array.dtype, jnp.inexact):
+            continue
+        bad = ~jnp.isfinite(array).reshape(array.shape[0], -1).all(axis=1)
+        if weights is not None and name != "weights":
+            bad &= jnp.asarray(weights).reshape(array.shape[0], -1).any(axis=1)
+        if bad.any():
+            refuse(
+                "train.fit",
+                f"{name} holds NaN or infinity in {int(bad.sum())} example(s), first in {name}[{int(jnp.argmax(bad))}]; "
+                "clean the data, or give these examples the weight 0",
+            )

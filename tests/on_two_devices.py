@@ -1,0 +1,72 @@
+"""Run by test_devices.py in a process of its own with two virtual devices; prints one line per check that held."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+import fdl
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+model = fdl.serial(fdl.dense(6), fdl.tanh(), fdl.residual(fdl.dense(6), fdl.gelu()), fdl.dense(3))
+loss = fdl.losses.softmax_cross_entropy_with_integer_labels
+key = jax.random.key(0)
+params, state = model.init(key, (5,), jnp.float64)
+x = jax.random.normal(jax.random.key(1), (8, 5), jnp.float64)
+labels = jax.random.randint(jax.random.key(2), (8,), 0, 3)
+
+
+def cost(params, x, labels):
+    return loss(model.apply(params, state, x)[0], labels).sum()
+
+
+def plain_cost(params, x, labels):
+    return loss.equation(model.equation(params, state, x)[0], labels).sum()
+
+
+want = jax.grad(plain_cost, argnums=(0, 1))(params, x, labels)
+
+
+def same(name, got, want=want):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-11, atol=1e-13), got, want)
+    print("held:", name, flush=True)
+
+
+def mesh(kind):
+    return jax.make_mesh((2,), ("devices",), axis_types=(kind,))
+
+
+# shard_map: replicated parameters, sharded examples. The transpose of the cast at the door sums over devices.
+local = jax.grad(cost, argnums=(0, 1))
+sharded = jax.shard_map(
+    local, mesh=mesh(AxisType.Auto), in_specs=(P(), P("devices"), P("devices")), out_specs=(P(), P("devices"))
+)
+same("shard_map", sharded(params, x, labels))
+same("shard_map under jit", jax.jit(sharded)(params, x, labels))
+
+traced = jax.shard_map(
+    lambda x, delta: jax.grad(lambda x: jnp.sum(fdl.ops.leaky_relu(x, slope=delta)))(x),
+    mesh=mesh(AxisType.Auto),
+    in_specs=(P("devices"), P()),
+    out_specs=P("devices"),
+)
+same("shard_map, traced option", traced(x, jnp.asarray(0.3, jnp.float64)), jnp.where(x > 0, jnp.ones_like(x), 0.3))
+
+for kind in (AxisType.Auto, AxisType.Explicit):
+    with jax.set_mesh(mesh(kind)):
+        on_mesh = (
+            jax.device_put(params, jax.tree.map(lambda _: P(), params)),
+            jax.device_put(x, P("devices")),
+            jax.device_put(labels, P("devices")),
+        )
+        got = jax.jit(local)(*on_mesh)
+        same(f"{kind.name} mesh, jit", got)
+        assert got[1].sharding.spec == P("devices", None) or kind is AxisType.Auto, got[1].sharding
+        same(f"{kind.name} mesh, eager", local(*on_mesh))
+
+        (value, _), grads = jax.jit(fdl.backprop.value_and_grad(model, loss))(on_mesh[0], {}, *on_mesh[1:])
+        same(f"{kind.name} mesh, value_and_grad by hand", grads, jax.tree.map(lambda g: g / 8, want[0]))
