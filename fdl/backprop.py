@@ -115,7 +115,9 @@ def counted(x: Any, target: Any, mask: Any, weights: Any) -> tuple[Any, Any, Any
 
     Masked examples may hold NaN, and 0 * NaN is NaN: their targets become 0 here, their x at the model's door.
     """
-    for name, array in (("x", x), ("target", target)):
+    for name, array in (("x", x), ("target", target), ("weights", weights)):
+        if array is None and name == "weights":
+            continue
         require_array("backprop", name, array)
         if array.ndim == 0 or array.shape[0] != x.shape[0]:
             refuse("backprop", f"{name} is {shown(array)} and x is {shown(x)}: wanted the same number of examples")
@@ -124,7 +126,6 @@ def counted(x: Any, target: Any, mask: Any, weights: Any) -> tuple[Any, Any, Any
     if mask is None and weights is None:
         return target, None, None
     if weights is not None:
-        require_array("backprop", "weights", weights)
         counts = weights != 0
         mask = counts if mask is None else _padded(mask, weights.ndim) & _padded(counts, mask.ndim)
     shares = mask.astype(jnp.float32)

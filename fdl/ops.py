@@ -4,3 +4,58 @@ from fdl.layers.activations import OPS as _ACTIVATIONS
 from fdl.layers.dense import op as dense
 from fdl.layers.dropout import op as dropout
 from fdl.layers.flatten import op as flatten
+from fdl.layers.glu import op as glu
+from fdl.layers.prelu import op as prelu
+from fdl.layers.softmax import log_op as log_softmax
+from fdl.layers.softmax import op as softmax
+from fdl.layers.sparsemax import op as sparsemax
+
+celu = _ACTIVATIONS["celu"]
+elu = _ACTIVATIONS["elu"]
+gelu = _ACTIVATIONS["gelu"]
+hard_sigmoid = _ACTIVATIONS["hard_sigmoid"]
+hard_silu = _ACTIVATIONS["hard_silu"]
+hard_tanh = _ACTIVATIONS["hard_tanh"]
+leaky_relu = _ACTIVATIONS["leaky_relu"]
+log_sigmoid = _ACTIVATIONS["log_sigmoid"]
+mish = _ACTIVATIONS["mish"]
+relu = _ACTIVATIONS["relu"]
+relu6 = _ACTIVATIONS["relu6"]
+selu = _ACTIVATIONS["selu"]
+sigmoid = _ACTIVATIONS["sigmoid"]
+silu = _ACTIVATIONS["silu"]
+softplus = _ACTIVATIONS["softplus"]
+softsign = _ACTIVATIONS["softsign"]
+sparse_plus = _ACTIVATIONS["sparse_plus"]
+squareplus = _ACTIVATIONS["squareplus"]
+tanh = _ACTIVATIONS["tanh"]
+
+__all__ = [
+    "celu",
+    "dense",
+    "dropout",
+    "elu",
+    "flatten",
+    "gelu",
+    "glu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "leaky_relu",
+    "log_sigmoid",
+    "log_softmax",
+    "mish",
+    "prelu",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "softsign",
+    "sparse_plus",
+    "sparsemax",
+    "squareplus",
+    "tanh",
+]

@@ -19,7 +19,7 @@ Metric = Callable[[Any, Any], Any]
 def accuracy(pred: Any, target: Any) -> jax.Array:
     """1 where the largest output is the label (or the largest entry of a target distribution), else 0: one per example."""
     labels = target if jnp.issubdtype(target.dtype, jnp.integer) else jnp.argmax(target, axis=-1)
-    return (jnp.argmax(pred, axis=-1) == labels).astype(jnp.float32)
+    return (jnp.argmax(pred, axis=-1).astype(labels.dtype) == labels).astype(jnp.float32)
 
 
 _METRICS: dict[str, Metric] = {"accuracy": accuracy}

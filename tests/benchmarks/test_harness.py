@@ -1,0 +1,187 @@
+"""The harness: what it does with unequal results, absent peers and failures. Nothing here looks at a time."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import _harness
+from benchmarks._harness import Row, difference, discover, main, summarize, table
+
+EXAMPLE = '''
+"""Adding up: the claim.
+
+More of it.
+"""
+
+from benchmarks._harness import Trial, Variant, Work, compare
+
+
+def oracle(size):
+    return Trial({"total": sum(range(size)), "parts": {"n": [size]}})
+
+
+def honest(size):
+    print("a library that talks")
+    return Trial({"total": float(sum(range(size))), "parts": {"n": [size]}}, lambda: None, units=10)
+
+
+def wrong(size):
+    return Trial({"total": 1.001 * sum(range(size)), "parts": {"n": [size]}}, lambda: None)
+
+
+def broken(size):
+    raise ValueError("this peer is broken")
+
+
+def gone(size):
+    import os
+
+    os._exit(3)
+
+
+def run(settings):
+    peers = [Variant("peer", honest, setting="one", target=1e9), Variant("peer", honest, setting="two")]
+    variants = [Variant("fdl", honest), *peers, EXTRA]
+    return compare(Work("adding", "sum", variants, oracle, {"size": 7}), settings)
+'''
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of benchmarks: `make(extra)` writes one with one more variant."""
+    monkeypatch.setattr(_harness, "SHORTEST", 0.0)
+    (tmp_path / "_private.py").write_text("raise AssertionError('never imported')\n")
+
+    def make(extra='Variant("last", honest)', name="adding"):
+        (tmp_path / f"{name}.py").write_text(EXAMPLE.replace("EXTRA", extra))
+        return tmp_path
+
+    return make
+
+
+def run(folder, tmp_path, *arguments):
+    """The exit code of the command, and what it wrote to its file, by variant."""
+    out = tmp_path / "out" / "result.json"
+    code = main(["--repeats", "1", "--out", str(out), *arguments], folder)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    written = json.loads(out.read_text(), parse_constant=refuse)
+    return code, written, {row["variant"]: row for row in written["rows"]}
+
+
+def test_equal_results_are_timed(folder, tmp_path, capsys):
+    code, written, rows = run(folder(), tmp_path)
+    assert code == 0
+    assert {row["status"] for row in rows.values()} == {"timed"}
+    assert all(row["seconds"] > 0 and row["ratio"] > 0 and len(row["samples"]) == 1 for row in rows.values())
+    assert written["versions"]["numpy"] == np.__version__ and written["cores"] >= 1
+    printed = capsys.readouterr().out
+    assert "a library that talks" not in printed
+    assert [line.split()[0] for line in printed.splitlines()] == ["work", "adding", "peer,", "peer,", "last"]
+
+
+def test_an_unequal_result_is_not_timed_and_exits_with_1(folder, tmp_path, capsys):
+    code, _, rows = run(folder('Variant("liar", wrong)'), tmp_path)
+    assert code == 1
+    assert rows["liar"]["status"] == "unequal" and rows["liar"]["seconds"] is None and not rows["liar"]["samples"]
+    assert rows["liar"]["difference"] == pytest.approx(1e-3)
+    assert rows["fdl"]["status"] == "timed"
+    assert "result/total: differs by 0.001" in capsys.readouterr().err
+
+
+def test_a_missing_peer_is_listed(folder, tmp_path, capsys):
+    code, _, rows = run(folder('Variant("absent", broken, requires=("numpy", "no_such_library"))'), tmp_path)
+    assert code == 0
+    assert rows["absent"]["status"] == "not installed"
+    assert "not installed  no no_such_library: pip install 'fdl[bench]'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("setup", "why"), [("broken", "this peer is broken"), ("gone", "exit code 3")])
+def test_a_variant_that_fails_exits_with_1(folder, tmp_path, setup, why):
+    code, _, rows = run(folder(f'Variant("failing", {setup})'), tmp_path)
+    assert code == 1
+    assert rows["failing"]["status"] == "failed" and why in rows["failing"]["note"]
+    assert rows["fdl"]["status"] == "timed"
+
+
+def test_a_failing_reference_fails_all(folder, tmp_path):
+    made = folder()
+    file = made / "adding.py"
+    file.write_text(file.read_text().replace("def oracle(size):", "def oracle(size):\n    return 1 / 0"))
+    code, _, rows = run(made, tmp_path)
+    assert code == 1
+    assert all(row["status"] == "failed" and "ZeroDivisionError" in row["note"] for row in rows.values())
+
+
+def test_discovery_and_list(folder, capsys):
+    made = folder(name="second")
+    folder(name="first")
+    assert list(discover(made)) == ["first", "second"]
+    assert main(["--list"], made) == 0
+    assert capsys.readouterr().out == "first   Adding up: the claim.\nsecond  Adding up: the claim.\n"
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["adding", "--repeats", "0"]])
+def test_a_wrong_command_exits_with_2(folder, arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments, folder())
+    assert stopped.value.code == 2
+    assert "adding" in capsys.readouterr().err or "--repeats" in arguments
+
+
+def test_every_benchmark_here_says_what_it_claims():
+    found = discover(_harness.FOLDER)
+    assert "mlp" in found
+    assert all(_harness.headline(path) for path in found.values())
+
+
+@pytest.mark.parametrize(
+    ("result", "wanted"),
+    [
+        ({"a": [1.0, 2.0]}, 0.0),
+        ({"a": [1.0, 2.2]}, 0.1),
+        ({"a": [1.0]}, np.inf),
+        ({"a": [1.0, np.nan]}, np.inf),
+        ({"b": [1.0, 2.0]}, np.inf),
+        ([1.0, 2.0], np.inf),
+    ],
+)
+def test_difference(result, wanted):
+    assert difference(result, {"a": np.array([1.0, 2.0])})[0] == pytest.approx(wanted)
+
+
+def test_difference_from_zeros_is_absolute():
+    assert difference(np.array([0.0, 1e-3]), np.zeros(2))[0] == pytest.approx(1e-3)
+
+
+def row(peer, samples, target=None):
+    return Row("work", "step", peer, peer, "timed", samples=samples, cpu_per_wall=1.0, target=target)
+
+
+def test_ratio_is_within_rounds_and_a_peer_is_judged_by_its_fastest_setting():
+    # in the second round the machine was twice as slow for everybody
+    rows = [row("fdl", [1.0, 2.0, 1.0]), row("peer", [3.0, 6.0, 3.0], 4.0), row("peer", [5.0, 10.0, 5.0], 4.0)]
+    summarize(rows)
+    assert [r.ratio for r in rows] == [1.0, 3.0, 5.0]
+    assert (rows[1].target, rows[1].reached) == (4.0, False)
+    assert (rows[2].target, rows[2].reached) == (None, None)
+    assert ">= 4 NO" in table(rows)
+
+
+def test_no_ratios_without_fdl():
+    rows = [row("fdl", []), row("peer", [1.0], 2.0)]
+    summarize(rows)
+    assert rows[1].seconds == 1.0 and rows[1].ratio is None and rows[1].reached is None
+
+
+def test_time_text():
+    assert [_harness.time_text(t) for t in (2.0, 0.0123, 1.234e-5, 5e-8)] == ["2 s", "12.3 ms", "12.3 us", "50 ns"]
+
+
+def test_text_of_a_file_that_cannot_be_timed_is_strict_json():
+    rows = [Row("work", "step", "fdl", "fdl", "unequal", difference=np.inf)]
+    text = json.dumps(_harness.report(rows, _harness.Settings()), allow_nan=False)
+    assert json.loads(text)["rows"][0]["difference"] is None

@@ -1,0 +1,126 @@
+"""The table of concepts: one row per Op, with arguments that exercise every part of its backward.
+
+Adding a layer or a loss is a file of its own and one row here; the common tests in test_concepts.py run over the table, and a
+file in layers/ or losses/ without a row fails them. Sizes are distinct and odd, biases are not zero.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import fdl
+from fdl.layers.activations import ACTIVATIONS
+from fdl.op import Op
+
+
+@dataclasses.dataclass(frozen=True)
+class Concept:
+    """op; arguments: (key, dtype) -> its positional arguments; options: combinations to try; file: where it is defined."""
+
+    file: str
+    op: Op
+    arguments: Callable[[Any, Any], tuple]
+    options: tuple[dict[str, Any], ...] = ({},)
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}:{self.op.name}"
+
+
+def normal(key: Any, shape: tuple[int, ...], dtype: Any, scale: float = 1.0) -> jax.Array:
+    # drawn in float32, so that every precision sees the same numbers
+    return (scale * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
+
+
+def away_from_kinks(key: Any, dtype: Any) -> tuple:
+    """Both signs and every branch of the piecewise activations, at least 0.05 from -3, -1, 0, 1, 3 and 6."""
+    grid = jnp.asarray([-7.3, -3.6, -2.1, -1.4, -0.6, -0.11, 0.13, 0.7, 1.7, 2.4, 3.9, 5.2, 6.8], jnp.float32)
+    return ((grid + 0.05 * jax.random.uniform(key, grid.shape, jnp.float32)).reshape(1, -1).astype(dtype),)
+
+
+def dense_arguments(key, dtype, batch=(7,)):
+    k = jax.random.split(key, 3)
+    return {"w": normal(k[0], (5, 3), dtype), "b": normal(k[1], (3,), dtype)}, normal(k[2], (*batch, 5), dtype)
+
+
+def labels(key, shape, classes):
+    return jax.random.randint(key, shape, 0, classes, jnp.int32)
+
+
+def distribution(key, shape, dtype):
+    return jax.nn.softmax(jax.random.normal(key, shape, jnp.float32)).astype(dtype)
+
+
+def split(key, n=2):
+    return tuple(jax.random.split(key, n))
+
+
+ACTIVATION_OPTIONS = {
+    "leaky_relu": ({}, {"slope": 0.3}),
+    "elu": ({}, {"alpha": 0.7}),
+    "celu": ({}, {"alpha": 0.7}),
+    "gelu": ({}, {"approximate": True}),
+    "squareplus": ({}, {"b": 1.5}),
+}
+
+CONCEPTS = (
+    Concept("layers/dense", fdl.ops.dense, dense_arguments),
+    Concept("layers/dense", fdl.ops.dense, lambda key, dtype: dense_arguments(key, dtype, (2, 3))),
+    Concept(
+        "layers/dense",
+        fdl.ops.dense,
+        lambda key, dtype: ({"w": normal(key, (5, 3), dtype)}, normal(split(key)[1], (7, 5), dtype)),
+    ),
+    Concept("layers/flatten", fdl.ops.flatten, lambda key, dtype: (normal(key, (3, 2, 5), dtype),)),
+    Concept(
+        "layers/dropout",
+        fdl.ops.dropout,
+        lambda key, dtype: (normal(key, (7, 5), dtype), split(key)[1]),
+        ({"rate": 0.3}, {"rate": 0.0}),
+    ),
+    *(
+        Concept("layers/activations", getattr(fdl.ops, name), away_from_kinks, ACTIVATION_OPTIONS.get(name, ({},)))
+        for name in ACTIVATIONS
+    ),
+    Concept(
+        "layers/prelu",
+        fdl.ops.prelu,
+        lambda key, dtype: ({"slope": normal(key, (5,), dtype)}, normal(split(key)[1], (7, 3, 5), dtype)),
+    ),
+    *(
+        Concept("layers/softmax", op, lambda key, dtype: (normal(key, (7, 5), dtype),), ({}, {"axis": 0}))
+        for op in (fdl.ops.softmax, fdl.ops.log_softmax)
+    ),
+    Concept("layers/sparsemax", fdl.ops.sparsemax, lambda key, dtype: (normal(key, (7, 5), dtype),), ({}, {"axis": 0})),
+    Concept("layers/glu", fdl.ops.glu, lambda key, dtype: (normal(key, (6, 4), dtype),), ({}, {"axis": 0})),
+    Concept(
+        "losses/mean",
+        fdl.losses.mean,
+        lambda key, dtype: (normal(key, (7, 3), dtype), jnp.abs(normal(split(key)[1], (7,), dtype))),
+    ),
+    Concept("losses/mean", fdl.losses.mean, lambda key, dtype: (normal(key, (7,), dtype),)),
+    Concept(
+        "losses/mean_squared_error",
+        fdl.losses.mean_squared_error,
+        lambda key, dtype: (normal(key, (7, 3), dtype), normal(split(key)[1], (7, 3), dtype)),
+    ),
+    Concept(
+        "losses/softmax_cross_entropy",
+        fdl.losses.softmax_cross_entropy,
+        lambda key, dtype: (normal(key, (7, 5), dtype, 2.0), distribution(split(key)[1], (7, 5), dtype)),
+    ),
+    Concept(
+        "losses/softmax_cross_entropy_with_integer_labels",
+        fdl.losses.softmax_cross_entropy_with_integer_labels,
+        lambda key, dtype: (normal(key, (7, 3, 5), dtype, 2.0), labels(split(key)[1], (7, 3), 5)),
+    ),
+    Concept(
+        "regularizers",
+        fdl.regularizers.l2(0.3),
+        lambda key, dtype: ({"a": {"w": normal(key, (5, 3), dtype), "b": normal(split(key)[1], (3,), dtype)}},),
+        ({}, {"half": True}, {"filter": lambda path, array: path == "a/b"}),
+    ),
+)

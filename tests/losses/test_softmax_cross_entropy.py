@@ -1,0 +1,81 @@
+"""Both softmax cross-entropies at the extremes: every row of their limits tables."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fdl
+
+INT = fdl.losses.softmax_cross_entropy_with_integer_labels
+SOFT = fdl.losses.softmax_cross_entropy
+INF, NAN = np.inf, np.nan
+
+# logits, label, loss, gradient
+ROWS = {
+    "overflow": ([1e30, 0.0, -1e30], 1, 1e30, [1.0, -1.0, 0.0]),
+    "equal and huge": ([1e8, 1e8, 1e8], 0, np.log(3), [-2 / 3, 1 / 3, 1 / 3]),
+    "equal and hugely negative": ([-1e8, -1e8, -1e8], 2, np.log(3), [1 / 3, 1 / 3, -2 / 3]),
+    "a masked class": ([0.0, -INF, 0.0], 0, np.log(2), [-0.5, 0.0, 0.5]),
+    "the masked class wanted": ([0.0, -INF, 0.0], 1, INF, [0.5, -1.0, 0.5]),
+    "+inf on the label": ([INF, 0.0, 1.0], 0, 0.0, [0.0, 0.0, 0.0]),
+    "+inf elsewhere": ([INF, 0.0, 1.0], 1, INF, [1.0, -1.0, 0.0]),
+    "two +inf share": ([INF, INF, 1.0], 0, np.log(2), [-0.5, 0.5, 0.0]),
+    "confidently wrong": ([-1000.0, 0.0, 0.0], 0, 1000 + np.log(2), [-1.0, 0.5, 0.5]),
+    "NaN": ([NAN, 0.0, 1.0], 1, NAN, [NAN, NAN, NAN]),
+    "no class possible": ([-INF, -INF, -INF], 0, NAN, [NAN, NAN, NAN]),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("which", ["integer", "distribution"])
+def test_limits(row, which):
+    logits, label, want, want_gradient = ROWS[row]
+    logits = jnp.asarray(logits, jnp.float32)
+    target = jnp.asarray(label) if which == "integer" else jax.nn.one_hot(label, 3, dtype=jnp.float32)
+    loss = INT if which == "integer" else SOFT
+    value, gradient = jax.value_and_grad(loss)(logits, target)
+    np.testing.assert_allclose(value, want, rtol=1e-6)
+    np.testing.assert_allclose(gradient, want_gradient, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(jax.jit(loss)(logits, target), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 7, -100])
+def test_a_label_outside_the_classes_is_loud(label):
+    value, gradient = jax.value_and_grad(INT)(jnp.zeros(3, jnp.float32), jnp.asarray(label))
+    assert jnp.isnan(value) and jnp.isnan(gradient).all()
+
+
+def test_a_target_that_sums_to_s_pulls_with_s(getkey):
+    logits, target = jax.random.normal(getkey(), (2, 4), jnp.float64)
+    target = jnp.abs(target)
+    gradient = jax.grad(SOFT)(logits, target)
+    np.testing.assert_allclose(gradient, target.sum() * jax.nn.softmax(logits) - target, rtol=1e-12)
+
+
+def test_the_two_agree_on_one_hot_targets(getkey):
+    logits = 3 * jax.random.normal(getkey(), (5, 4), jnp.float64)
+    labels = jnp.asarray([0, 3, 1, 2, 2])
+    one_hot = jax.nn.one_hot(labels, 4, dtype=logits.dtype)
+    np.testing.assert_allclose(INT(logits, labels), SOFT(logits, one_hot), rtol=1e-14)
+
+
+def test_sequences_give_one_value_per_step(getkey):
+    assert INT(jax.random.normal(getkey(), (2, 3, 5), jnp.float32), jnp.zeros((2, 3), jnp.int32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: INT(jnp.zeros((2, 3)), jnp.zeros((2, 3), jnp.int32)), "softmax_cross_entropy takes distributions"),
+        (lambda: INT(jnp.zeros((2, 3)), jnp.zeros(3, jnp.int32)), r"labels has shape \[3\].*\[2\]"),
+        (lambda: INT(jnp.zeros((2, 3)), jnp.zeros(2)), "labels is float.*integer"),
+        (lambda: INT(jnp.zeros((2, 3), jnp.int32), jnp.zeros(2, jnp.int32)), "logits is int32.*floating"),
+        (lambda: SOFT(jnp.zeros((2, 3)), jnp.zeros((2, 1))), "nothing is broadcast"),
+        (lambda: SOFT(jnp.zeros((2, 3), jnp.float32), jnp.zeros((2, 3), jnp.float64)), "float32 and target is float64"),
+        (lambda: SOFT(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)), "classes last"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()

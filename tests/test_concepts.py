@@ -1,0 +1,155 @@
+"""What holds for every Op of the table: proven in float64, budgeted in lower precision, in every mode, to second order."""
+
+import itertools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fdl
+from fdl.op import Op
+from tests.concepts import CONCEPTS, Concept
+
+ROWS = [(concept, options) for concept in CONCEPTS for options in concept.options]
+IDS = [f"{concept.name}-{i}" for i, (concept, _) in enumerate(ROWS)]
+every_concept = pytest.mark.parametrize(("concept", "options"), ROWS, ids=IDS)
+
+
+def cotangent(key, out):
+    """Random, never ones: a backward that ignores, sums or squares its cotangent shows."""
+    leaves, structure = jax.tree.flatten(out)
+    keys = jax.random.split(key, len(leaves))
+    draw = lambda k, x: (0.3 + jax.random.normal(k, x.shape, jnp.float32)).astype(x.dtype)
+    return jax.tree.unflatten(structure, [draw(k, x) for k, x in zip(keys, leaves, strict=True)])
+
+
+def floats(tree):
+    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+
+
+def assert_close(got, want, rtol):
+    """Relative to the largest entry of each leaf."""
+    got, want = floats(got), floats(want)
+    assert len(got) == len(want) > 0
+    for a, b in zip(got, want, strict=True):
+        assert a.shape == b.shape
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * max(np.abs(b).max(initial=0), np.finfo(np.float64).tiny))
+
+
+@every_concept
+def test_every_cotangent_equals_autodiff_of_the_equation_in_float64(concept: Concept, options, getkey):
+    op, args = concept.op.bind(**options), concept.arguments(getkey(), jnp.float64)
+    want_out, pull = jax.vjp(op.equation, *args)
+    dout = cotangent(getkey(), want_out)
+    out, residuals = op.forward(*args)
+    assert_close(out, want_out, 1e-12)
+    want = pull(dout)
+    got = op.backward(residuals, dout)
+    assert isinstance(got, tuple) and len(got) == len(args)
+    assert_close(got, want, 1e-10)
+    assert_close(jax.vjp(op, *args)[1](dout), want, 1e-10)
+
+
+@every_concept
+def test_the_check_says_right(concept: Concept, options, getkey):
+    args = concept.arguments(getkey(), jnp.float32)
+    report = fdl.check.gradients(concept.op.bind(**options), *args, modes="quick")
+    assert report.ok, str(report)
+
+
+@every_concept
+def test_a_planted_wrong_gradient_is_convicted(concept: Concept, options, getkey):
+    """One entry of one leaf wrong by a thousandth: the tester must fail, for every leaf."""
+    right, args = concept.op.bind(**options), concept.arguments(getkey(), jnp.float32)
+    leaf_count = len(floats(args))
+    for wrong_leaf in range(min(leaf_count, 2)):
+
+        def backward(residuals, dout, wrong_leaf=wrong_leaf):
+            leaves, structure = jax.tree.flatten(right.backward(residuals, dout))
+            flat = leaves[wrong_leaf].reshape(-1)
+            place = jnp.argmax(jnp.abs(flat))
+            leaves[wrong_leaf] = flat.at[place].multiply(jnp.asarray(1.001, flat.dtype)).reshape(leaves[wrong_leaf].shape)
+            return jax.tree.unflatten(structure, leaves)
+
+        # None leaves vanish from the tree and come back with it
+        wrong = Op(lambda *a: right.equation(*a), lambda *a: right.forward(*a), backward, name="wrong")
+        report = fdl.check.gradients(wrong, *args, modes="quick", reference=right.equation)
+        assert report.verdict == "wrong", f"leaf {wrong_leaf}: {report}"
+
+
+@every_concept
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=["float32", "bfloat16", "float16"])
+def test_lower_precision_stays_in_budget_and_keeps_the_dtype(concept: Concept, options, dtype, getkey):
+    """The error against float64 on the same inputs, relative to the leaf's largest entry: 4 eps, which a sum of a few terms
+    computed in float32 and rounded once cannot exceed in 16 bits; 64 eps of float32 in float32."""
+    op, args = concept.op.bind(**options), concept.arguments(getkey(), dtype)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, args)
+    out = op(*args)
+    dout = cotangent(getkey(), out)
+    wide_dout = jax.tree.map(lambda x: x.astype(jnp.float64), dout)
+    want_out, pull = jax.vjp(op.equation, *wide)
+    budget = float(jnp.finfo(dtype).eps) * (64 if dtype == jnp.float32 else 4)
+    assert_close(out, want_out, budget)
+    got = jax.vjp(op, *args)[1](dout)
+    assert_close(got, pull(wide_dout), budget)
+    assert [x.dtype for x in floats(got)] == [x.dtype for x in floats(args)]
+    if concept.file.startswith("layers"):
+        assert all(x.dtype == dtype for x in floats(out))
+    else:
+        assert all(x.dtype == jnp.float32 for x in floats(out)), "losses come out in float32"
+
+
+@every_concept
+def test_second_derivatives_equal_autodiff_of_the_equation(concept: Concept, options, getkey):
+    op, args = concept.op.bind(**options), concept.arguments(getkey(), jnp.float64)
+    dout = cotangent(getkey(), jax.eval_shape(op.equation, *args))
+    leaves, structure = jax.tree.flatten(args)
+    places = [i for i, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    directions = cotangent(getkey(), [leaves[i] for i in places])
+
+    def slope(function):
+        def of(moving):
+            filled = list(leaves)
+            for i, x in zip(places, moving, strict=True):
+                filled[i] = x
+            out = function(*jax.tree.unflatten(structure, filled))
+            terms = jax.tree.map(lambda o, d: jnp.sum(d * o + 0.1 * d * o**2), out, dout)
+            return sum(jax.tree.leaves(terms))
+
+        along = lambda moving: sum(
+            jnp.vdot(g, d) for g, d in zip(jax.grad(of)(moving), directions, strict=True)
+        )
+        return jax.grad(along)([leaves[i] for i in places])
+
+    assert_close(slope(op), slope(op.equation), 1e-9)
+
+
+@every_concept
+def test_vmap_and_jit_agree_with_a_loop(concept: Concept, options, getkey):
+    op = concept.op.bind(**options)
+    both = [concept.arguments(getkey(), jnp.float64) for _ in range(2)]
+    stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *both)
+    douts = [cotangent(getkey(), jax.eval_shape(op.equation, *args)) for args in both]
+    pull = lambda args, dout: [x for x in jax.vjp(op, *args)[1](dout) if x is not None]
+    got = jax.jit(jax.vmap(lambda args, dout: floats(pull(args, dout))))(
+        stacked, jax.tree.map(lambda *xs: jnp.stack(xs), *douts)
+    )
+    loop = [floats(pull(args, dout)) for args, dout in zip(both, douts, strict=True)]
+    assert_close(got, [jnp.stack(pair) for pair in zip(*loop, strict=True)], 1e-12)
+
+
+def test_every_file_is_in_the_table():
+    package = Path(fdl.__file__).parent
+    paths = itertools.chain((package / "layers").iterdir(), (package / "losses").iterdir())
+    files = {f"{path.parent.name}/{path.stem}" for path in paths if not path.name.startswith("_")}
+    assert files - {concept.file for concept in CONCEPTS} == set(), "files without a row in tests/concepts.py"
+    assert {c.file for c in CONCEPTS if "/" in c.file} - files == set(), "rows whose file is gone"
+
+
+def test_every_op_is_in_the_map():
+    mapped = {op for op in vars(fdl.ops).values() if isinstance(op, Op)}
+    listed = {c.op for c in CONCEPTS if c.file.startswith("layers")}
+    assert mapped == listed

@@ -1,0 +1,172 @@
+"""fit: it learns, by hand and by autodiff alike, counts every example, repeats itself, and refuses what it should."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import fdl
+
+CE = fdl.losses.softmax_cross_entropy_with_integer_labels
+MSE = fdl.losses.mean_squared_error
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """Two classes that a line separates, 50 examples: not a multiple of the batch size."""
+    rng = np.random.default_rng(0)
+    y = (np.arange(50) % 2).astype(np.int32)
+    x = (rng.normal(size=(50, 3)) + 3 * y[:, None]).astype(np.float32)
+    return x, y
+
+
+MODEL = fdl.serial(fdl.dense(8), fdl.tanh(), fdl.dense(2))
+KEY = jax.random.key(7)
+
+
+def run(data, **kwargs):
+    settings = {"key": KEY, "epochs": 5, "batch_size": 16, "progress": False} | kwargs
+    model = settings.pop("model", MODEL)
+    return fdl.train.fit(model, settings.pop("loss", CE), optax.sgd(0.2, momentum=0.9), data, **settings)
+
+
+def test_it_learns_and_keeps_a_history(blobs):
+    result = run(blobs, valid=blobs, epochs=8)
+    assert {k: v.shape for k, v in result.history.items()} == dict.fromkeys(("loss", "valid_loss", "valid_accuracy"), (8,))
+    assert all(isinstance(v, np.ndarray) for v in result.history.values())
+    assert result.history["valid_accuracy"][-1] > 0.95 and result.history["loss"][-1] < result.history["loss"][0]
+    assert result.steps == 8 * 4
+
+
+def test_manual_and_autodiff_give_the_same_curve(blobs):
+    model = fdl.serial(fdl.dense(8), fdl.gelu(), fdl.dropout(0.2), fdl.dense(2))
+    penalty = fdl.regularizers.l2(1e-3)
+    start = {"params": model.init(KEY, (3,), jnp.float64)[0], "model": model, "penalty": penalty, "epochs": 3}
+    data = (blobs[0].astype(np.float64), blobs[1])
+    manual, autodiff = run(data, **start), run(data, **start, gradient="autodiff")
+    np.testing.assert_allclose(manual.history["loss"], autodiff.history["loss"], rtol=1e-11)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), manual.params, autodiff.params)
+
+
+def test_the_partial_last_batch_counts_every_example_once():
+    """One step over a padded batch of 7 of 16 equals one step over the 7."""
+    x = np.arange(21, dtype=np.float64).reshape(7, 3) / 10
+    t = np.ones((7, 2))
+    padded = fdl.serial(fdl.dense(2))
+    params, _ = padded.init(KEY, (3,), jnp.float64)
+    whole = run((x, t), model=padded, loss=MSE, params=params, batch_size=7, epochs=1)
+    of_23 = np.concatenate([x, x, x, x[:2]])  # 23 = 16 + 7
+    result = run((of_23, np.ones((23, 2))), model=padded, loss=MSE, params=params, batch_size=16, epochs=1)
+    assert whole.steps == 1 and result.steps == 2
+    order, mask = fdl.train.loop.epoch_order(KEY, 0, 23, 16)
+    assert mask is not None and sorted(np.asarray(order)[np.asarray(mask)]) == list(range(23))
+    # by hand: the same two steps without padding
+    optimizer = optax.sgd(0.2, momentum=0.9)
+    order, mask = fdl.train.loop.epoch_order(jax.random.split(jax.random.split(KEY)[1])[0], 0, 23, 16)
+    p, o, losses = params, optimizer.init(params), []
+    for rows, counts in zip(np.asarray(order), np.asarray(mask), strict=True):
+        rows = rows[counts]
+        (value, _), grads = fdl.backprop.value_and_grad(padded, MSE)(p, {}, jnp.asarray(of_23[rows]), jnp.ones((len(rows), 2)))
+        updates, o = optimizer.update(grads, o, p)
+        p = optax.apply_updates(p, updates)
+        losses.append(float(value) * len(rows))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), result.params, p)
+    np.testing.assert_allclose(result.history["loss"], [sum(losses) / 23], rtol=1e-6)
+
+
+def test_examples_of_weight_zero_count_nothing(blobs):
+    x, y = blobs
+    weights = (np.arange(50) < 32).astype(np.float32)
+    poisoned = np.where(weights[:, None] == 0, np.nan, x).astype(np.float32)
+    assert run((poisoned, y), weights=weights).history["loss"][-1] == run((x, y), weights=weights).history["loss"][-1]
+
+
+def test_the_same_key_gives_the_same_bits_however_the_run_is_cut(blobs):
+    a, b = run(blobs, epochs=3), run(blobs, steps=12)
+    assert a.steps == b.steps == 12
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+    assert run(blobs, steps=10).steps == 10
+    other = run(blobs, epochs=3, key=jax.random.key(8))
+    assert not np.array_equal(other.params["dense_0"]["w"], a.params["dense_0"]["w"])
+
+
+def test_start_from_given_parameters_and_leave_them_alone(blobs):
+    params, state = MODEL.init(KEY, (3,))
+    before = jax.tree.map(np.array, params)
+    run(blobs, params=params, state=state, epochs=1)
+    jax.tree.map(np.testing.assert_array_equal, params, before)
+
+
+def test_regression_has_no_accuracy_and_takes_metric_functions(blobs):
+    x = blobs[0]
+    data = (x, x[:, :2] * 2)
+
+    def worst(pred, target):
+        return jnp.abs(pred - target).max(axis=-1)
+
+    result = run(data, loss=MSE, valid=data, metrics=(worst,))
+    assert set(result.history) == {"loss", "valid_loss", "valid_worst"}
+    assert set(run(data, loss=MSE, valid=data, epochs=1).history) == {"loss", "valid_loss"}
+
+
+def test_evaluate_in_batches_equals_at_once(blobs):
+    params, state = MODEL.init(KEY, (3,))
+    a = fdl.train.evaluate(MODEL, CE, params, state, blobs, batch_size=16)
+    b = fdl.train.evaluate(MODEL, CE, params, state, blobs)
+    assert a["accuracy"] == b["accuracy"] and np.isclose(a["loss"], b["loss"], rtol=1e-6)
+
+
+def test_progress_prints_plain_lines_when_not_a_terminal(blobs, capfd):
+    run(blobs, progress=True, epochs=2)
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 2 and "loss" in lines[0] and "steps/s" in lines[0] and "step 8/8" in lines[1]
+    run(blobs, progress=False)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_diverging_run_stops_and_says_so(blobs):
+    x, y = blobs
+    with pytest.warns(RuntimeWarning, match="the loss became nan in epoch 1.*label outside"):
+        result = run((x, np.full_like(y, 5)))
+    assert len(result.history["loss"]) == 1 and np.isnan(result.history["loss"][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": lambda p, t: p}, "plain function.*autodiff"),
+        ({"key": None}, "key is missing"),
+        ({"key": 0}, "jax.random.key"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
+        ({"steps": 2.5}, "steps is 2.5"),
+        ({"metrics": ("f1",)}, "unknown metric 'f1'"),
+        ({"weights": np.full(50, np.nan, np.float32)}, "weights holds NaN"),
+        ({"gradient": "forward"}, "gradient is 'forward'"),
+    ],
+)
+def test_bad_settings(blobs, change, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        run(blobs, **change)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda x, y: (np.where(np.arange(50)[:, None] == 17, np.nan, x), y), r"x holds NaN.*first in x\[17\]"),
+        (lambda x, y: (x[:0], y[:0]), "no examples"),
+        (lambda x, y: (x[:3], y), "same number of examples"),
+        (lambda x, y: (x.tolist(), y), "x is list"),
+        (lambda x, y: (x,), "wanted a pair"),
+        (lambda x, y: (x.astype(np.int32), y), "dense_0: x is int32"),
+    ],
+)
+def test_bad_data(blobs, damage, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        run(damage(*blobs))
+
+
+def test_an_optimizer_that_is_none(blobs):
+    with pytest.raises(TypeError, match="optimizer is str 'adam', wanted an optax"):
+        fdl.train.fit(MODEL, CE, "adam", blobs, key=KEY)
