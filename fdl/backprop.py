@@ -16,16 +16,18 @@ parameters and the error at its input:
 Their agreement, leaf by leaf, is the heart of the project. Source: Rumelhart, Hinton & Williams 1986.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from fdl.errors import refuse, refuse_type, require_array, shown
 from fdl.layer import Layer, Params, State
 from fdl.losses.mean import mean
-from fdl.op import Op
+from fdl.op import Op, on_explicit_mesh, specs, with_automatic_axes
 from fdl.paths import Paths, closed_forms, paths
 
 __all__ = ["Paths", "closed_forms", "deltas", "paths", "value_and_grad"]
@@ -33,7 +35,9 @@ __all__ = ["Paths", "closed_forms", "deltas", "paths", "value_and_grad"]
 ValueAndGrad = Callable[..., tuple[tuple[jax.Array, State], Params]]
 
 
-def value_and_grad(model: Layer, loss: Op, penalty: Op | None = None, *, gradient: str = "manual") -> ValueAndGrad:
+def value_and_grad(
+    model: Layer, loss: Op | Callable, penalty: Op | None = None, *, gradient: str = "manual"
+) -> ValueAndGrad:
     """A function (params, state, x, target, key=None, mask=None, weights=None, train=True) -> ((value, state), grads).
 
     value: the mean of the loss over the examples that count, plus the penalty. state: after this batch. grads: like params.
@@ -47,7 +51,12 @@ def value_and_grad(model: Layer, loss: Op, penalty: Op | None = None, *, gradien
 
     def gradients(params, state, x, target, key=None, mask=None, weights=None, *, train=True):
         target, mask, weights = counted(x, target, mask, weights)
-        return run(model, loss, penalty, params, state, x, target, key, mask, weights, train)
+        call: Callable = functools.partial(run, model, loss, penalty, train=bool(train))
+        arguments = (params, state, x, target, key, mask, weights)
+        if on_explicit_mesh(arguments):
+            # the sums over examples mix devices: automatic axes inside, the parameters' shardings on what comes out
+            call = with_automatic_axes(call, ((P(), specs(state)), specs(params)))
+        return call(*arguments)
 
     return gradients
 
@@ -69,16 +78,23 @@ def deltas(
     require_model("backprop.deltas", model)
     require_loss("backprop.deltas", loss, "manual")
     target, mask, weights = counted(x, target, mask, weights)
-    y, _, residuals = model.forward(params, state, x, train=train, key=key, mask=mask)
-    _, dy = _loss_and_error(loss, y, target, mask, weights)
-    if not model.layers:
-        return {model.name: dy}
-    found: dict[str, jax.Array] = {}
-    model.backward(residuals, dy, deltas=found)
-    return {name: found[name] for name in model.names}
+
+    def errors(params, state, x, target, key, mask, weights):
+        y, _, residuals = model.forward(params, state, x, train=train, key=key, mask=mask)
+        _, dy = _loss_and_error(loss, y, target, mask, weights)
+        if not model.layers:
+            return {model.name: dy}
+        found: dict[str, jax.Array] = {}
+        model.backward(residuals, dy, deltas=found)
+        return {name: found[name] for name in model.names}
+
+    arguments = (params, state, x, target, key, mask, weights)
+    if on_explicit_mesh(arguments):
+        return with_automatic_axes(errors, P(*specs(x)[:1]))(*arguments)
+    return errors(*arguments)
 
 
-def _manual(model, loss, penalty, params, state, x, target, key, mask, weights, train):
+def _manual(model, loss, penalty, params, state, x, target, key, mask, weights, *, train):
     y, state, residuals = model.forward(params, state, x, train=train, key=key, mask=mask)
     value, dy = _loss_and_error(loss, y, target, mask, weights)
     grads, _ = model.backward(residuals, dy)
@@ -99,7 +115,7 @@ def _loss_and_error(loss, y, target, mask, weights):
     return value, _where_counted(mask, dy)
 
 
-def _autodiff(model, loss, penalty, params, state, x, target, key, mask, weights, train):
+def _autodiff(model, loss, penalty, params, state, x, target, key, mask, weights, *, train):
     plain_loss = loss.equation if isinstance(loss, Op) else loss
 
     def cost(params):
@@ -115,23 +131,19 @@ def counted(x: Any, target: Any, mask: Any, weights: Any) -> tuple[Any, Any, Any
 
     Masked examples may hold NaN, and 0 * NaN is NaN: their targets become 0 here, their x at the model's door.
     """
-    for name, array in (("x", x), ("target", target), ("weights", weights)):
-        if array is None and name == "weights":
-            continue
+    for name, array in (("x", x), ("target", target), *([] if weights is None else [("weights", weights)])):
         require_array("backprop", name, array)
         if array.ndim == 0 or array.shape[0] != x.shape[0]:
             refuse("backprop", f"{name} is {shown(array)} and x is {shown(x)}: wanted the same number of examples")
     if x.shape[0] == 0:
         refuse("backprop", f"x is {shown(x)}: the batch is empty and its mean is undefined; leave empty batches out")
-    if mask is None and weights is None:
-        return target, None, None
-    if weights is not None:
-        counts = weights != 0
-        mask = counts if mask is None else _padded(mask, weights.ndim) & _padded(counts, mask.ndim)
-    shares = mask.astype(jnp.float32)
-    if weights is not None:
-        shares = shares * _padded(weights, mask.ndim).astype(shares.dtype)
-    return _where_counted(mask, target), mask, shares
+    if weights is None:
+        return _where_counted(mask, target), mask, None if mask is None else mask.astype(jnp.float32)
+    counts = weights != 0
+    if mask is not None:
+        counts = _padded(mask, weights.ndim) & _padded(counts, mask.ndim)
+    shares = counts.astype(jnp.float32) * _padded(weights, counts.ndim).astype(jnp.float32)
+    return _where_counted(counts, target), counts, shares
 
 
 def _where_counted(mask: Any, array: Any) -> Any:

@@ -100,7 +100,15 @@ def _init_child(key: Any, index: int, name: str, layer: Layer, spec: Any, dtype:
 
 
 def _run_child(
-    walk: Pass, index: int, name: str, layer: Layer, params: Params, state: State, x: Any, new_state: State, residuals: dict
+    walk: Pass,
+    index: int,
+    name: str,
+    layer: Layer,
+    params: Params,
+    state: State,
+    x: Any,
+    new_state: State,
+    residuals: dict,
 ) -> Any:
     """One child's output; its new state and residuals go into `new_state` and `residuals`."""
     with inside_layer(name):
@@ -128,7 +136,9 @@ def _check_names(where: str, layers: Named, params: Params) -> None:
         refuse_type(where, f"params is {shown(params)}, wanted the dict that init returned")
     unknown = sorted(set(params) - {name for name, _ in layers})
     if unknown:
-        refuse(where, f"params has {unknown[0]!r}, which is no layer here; the layers are {[name for name, _ in layers]}")
+        refuse(
+            where, f"params has {unknown[0]!r}, which is no layer here; the layers are {[name for name, _ in layers]}"
+        )
 
 
 # ---- serial ----

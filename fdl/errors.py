@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 
-class _Located:
+class _Located(Exception):
     """`where: detail`; composites prepend the layer's name to `where` on the way out."""
 
     def __init__(self, where: str, detail: str):
@@ -118,9 +118,39 @@ def require_key(where: str, key: Any, remedy: str) -> None:
         refuse_type(where, f"key is {shown(key)}, wanted a PRNG key; make one with jax.random.key(0)")
 
 
-def require_number(where: str, name: str, value: Any, low: float, high: float, *, remedy: str) -> None:
-    """A numeric option inside [low, high]; a traced one passes, its value is not known yet. NaN is refused."""
+def require_number(
+    where: str, name: str, value: Any, low: float, high: float, *, remedy: str, exclusive: bool = False
+) -> None:
+    """A numeric option inside [low, high], or (low, high) if exclusive; a traced one passes, its value is not known yet.
+
+    NaN is refused.
+    """
     if isinstance(value, bool) or not (isinstance(value, int | float) or (is_array(value) and value.ndim == 0)):
         refuse_type(where, f"{name} is {shown(value)}, wanted a number; {remedy}")
-    if isinstance(value, int | float) and not low <= value <= high:
-        refuse(where, f"{name} is {value}, wanted {low} <= {name} <= {high}; {remedy}")
+    if isinstance(value, int | float) and not (low < value < high if exclusive else low <= value <= high):
+        less = "<" if exclusive else "<="
+        refuse(where, f"{name} is {value}, wanted {low} {less} {name} {less} {high}; {remedy}")
+
+
+def require_bool(where: str, name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        refuse_type(
+            where, f"{name} is {shown(value)}, wanted True or False; it shapes the program and cannot be traced"
+        )
+
+
+def require_axis(where: str, axis: Any, x: Any) -> None:
+    """An axis of x, counted from either end."""
+    if isinstance(axis, bool) or not isinstance(axis, int):
+        refuse_type(where, f"axis is {shown(axis)}, wanted an integer")
+    if not -x.ndim <= axis < x.ndim:
+        refuse(where, f"axis is {axis}, but the array is {shown(x)}; wanted {-x.ndim} <= axis < {x.ndim}")
+
+
+def require_pair(where: str, first: str, x: Any, second: str, y: Any, rank: int, meaning: str) -> None:
+    """Two floating arrays of the same shape and dtype, of at least this rank."""
+    require_float(where, first, x)
+    require_float(where, second, y)
+    require_rank_at_least(where, first, x, rank, meaning)
+    require_same_shape(where, first, x, second, y)
+    require_same_dtype(where, first, x, second, y)

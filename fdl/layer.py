@@ -147,6 +147,7 @@ class Layer:
         spec = input_spec(self.name, shape, dtype)
         if dtype is None:
             dtype = spec.dtype if jnp.issubdtype(spec.dtype, jnp.floating) else jnp.dtype(jnp.float32)
+        output_spec(self, spec, jnp.dtype(dtype))  # shapes that do not fit are refused here, before any training
         return self._init(key, spec, jnp.dtype(dtype))
 
     def apply(self, params: Params, state: State, x: Any, *, train: bool = False, key: Any = None, mask: Any = None):
@@ -201,7 +202,10 @@ def input_spec(where: str, shape: Any, dtype: Any) -> jax.ShapeDtypeStruct:
 def _checked_mask(where: str, mask: Any, x: Any) -> Any:
     require_array(where, "mask", mask)
     if mask.ndim not in (1, 2) or mask.ndim > x.ndim or mask.shape != x.shape[: mask.ndim]:
-        refuse(where, f"mask has shape {list(mask.shape)}, x has shape {list(x.shape)}; wanted [N] or, for sequences, [N, T]")
+        refuse(
+            where,
+            f"mask has shape {list(mask.shape)}, x has shape {list(x.shape)}; wanted [N] or, for sequences, [N, T]",
+        )
     if mask.dtype != jnp.bool_:
         refuse_type(where, f"mask is {shown(mask)}, wanted booleans (True: counts); pass mask != 0")
     return mask

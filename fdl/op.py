@@ -316,13 +316,15 @@ class _Primals:
         return cls(tuple(structure for _, structure in flat), tuple(tuple(map(_Leaf.of, xs)) for xs, _ in flat))
 
     def pull_back(self, op: Op, pull: Callable, residuals: Any, dout: Any) -> tuple:
-        run = lambda residuals, dout: self._checked(op, pull(residuals, dout))  # noqa: E731
+        run = lambda residuals, dout: self._checked(op, pull(residuals, dout))
         if any(leaf and leaf.sharding is not None for leaves in self.leaves for leaf in leaves):
             specs = tuple(
-                jax.tree.unflatten(structure, [leaf.sharding or P() if leaf and leaf.differentiable else None for leaf in leaves])
+                jax.tree.unflatten(
+                    structure, [leaf.sharding or P() if leaf and leaf.differentiable else None for leaf in leaves]
+                )
                 for structure, leaves in zip(self.structures, self.leaves, strict=True)
             )
-            run = jax.sharding.auto_axes(run, out_sharding=specs)
+            return with_automatic_axes(run, specs)(residuals, dout)
         return run(residuals, dout)
 
     def _checked(self, op: Op, cotangents: Any) -> tuple:
@@ -388,10 +390,27 @@ def _check_leaf(op: Op, name: str, cotangent: Any, leaf: "_Leaf | None") -> None
         )
 
 
+def on_explicit_mesh(tree: Any) -> bool:
+    """Whether an array of the tree lives on a mesh with explicit axes."""
+    return any(_explicit_spec(jax.typeof(x)) is not None for x in jax.tree.leaves(tree))
+
+
+def with_automatic_axes(function: Callable, out_specs: Any) -> Callable:
+    """The function with every explicit mesh axis automatic inside, and these shardings on what comes out."""
+    wrapped: Any = jax.sharding.auto_axes(function, out_sharding=out_specs)
+    return wrapped
+
+
+def specs(tree: Any) -> Any:
+    """The shardings of the arrays on a mesh with explicit axes, as a tree of specs."""
+    return jax.tree.map(lambda x: _explicit_spec(jax.typeof(x)) or P(), tree)
+
+
 def _explicit_spec(aval: Any) -> Any:
     sharding = getattr(aval, "sharding", None)
-    explicit = sharding is not None and AxisType.Explicit in sharding.mesh.axis_types
-    return sharding.spec if explicit else None
+    if sharding is None or AxisType.Explicit not in sharding.mesh.axis_types:
+        return None
+    return sharding.spec
 
 
 def _varying_axes(x: Any) -> frozenset:

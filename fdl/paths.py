@@ -159,7 +159,9 @@ def _stages(where: str, model: Layer, loss: Op, params: Params, x: Any, target: 
                 _, slope = layer.backward(residuals, jnp.ones_like(y))
                 stages[-1] = dataclasses.replace(stages[-1], slope=stages[-1].slope * np.asarray(slope[0]))
         else:
-            refuse(where, f"{name} is a {layer.name}, which mixes units; paths run through dense layers and activations")
+            refuse(
+                where, f"{name} is a {layer.name}, which mixes units; paths run through dense layers and activations"
+            )
         x = y
     values, residuals = loss.forward(x, target)
     return stages, np.asarray(loss.backward(residuals, jnp.ones_like(values))[0][0])
@@ -184,11 +186,16 @@ def _locate(where: str, stages: list[_Stage], weight: Any) -> tuple[int, tuple[i
     sizes = {"w": stages[start].w.shape, "b": stages[start].w.shape[1:]}.get(leaf, ())
     fits = len(index) == len(sizes) and all(0 <= n < size for n, size in zip(index, sizes, strict=True))
     if not sizes or not fits:
-        refuse(where, f"weight is {weight!r}, but {name} has w{list(stages[start].w.shape)} and b{[stages[start].w.shape[1]]}")
+        refuse(
+            where,
+            f"weight is {weight!r}, but {name} has w{list(stages[start].w.shape)} and b{[stages[start].w.shape[1]]}",
+        )
     return start, (index[0] if leaf == "w" else None, index[-1])
 
 
-def closed_forms(h: Op, x: Any, y: Any, *, w32: Any, b2: Any, w21: Any, b1: Any, w10: Any, b: Any) -> dict[str, jax.Array]:
+def closed_forms(
+    h: Op, x: Any, y: Any, *, w32: Any, b2: Any, w21: Any, b1: Any, w10: Any, b: Any
+) -> dict[str, jax.Array]:
     """The derivatives of the three-layer network, each written out (see the module's docstring for its equations).
 
         dC/dw10_i  = 2 (a - y) h'(z) a1_i

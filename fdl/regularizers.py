@@ -9,6 +9,7 @@ By default they see arrays of rank 2 and more: weights, but neither biases nor t
 filter `(path, array) -> bool`, with paths like "dense_0/w", chooses others; one that matches nothing is an error.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,7 @@ def _l2_equation(params, *, strength, half, filter):
 def _l2_forward(params, *, strength, half, filter):
     leaves = [_wide(w) for chosen, w in _chosen("regularizers.l2", params, filter) if chosen]
     share = strength / 2 if half else strength
-    total = sum(jnp.sum(w * w) for w in leaves)
+    total = functools.reduce(jnp.add, [jnp.sum(w * w) for w in leaves])
     return total * jnp.asarray(share, total.dtype), params
 
 
@@ -54,7 +55,11 @@ def _l2_backward(params, dpenalty, *, strength, half, filter):
 
     def pull(chosen, w):
         wide = _wide(w)
-        return (dpenalty.astype(wide.dtype) * jnp.asarray(factor, wide.dtype) * wide).astype(w.dtype) if chosen else jnp.zeros_like(w)
+        return (
+            (dpenalty.astype(wide.dtype) * jnp.asarray(factor, wide.dtype) * wide).astype(w.dtype)
+            if chosen
+            else jnp.zeros_like(w)
+        )
 
     pairs = _chosen("regularizers.l2", params, filter)
     return (jax.tree.unflatten(jax.tree.structure(params), [pull(chosen, w) for chosen, w in pairs]),)

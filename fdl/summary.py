@@ -39,7 +39,9 @@ class Summary:
         lines = [head, *body, total]
         widths = [max(len(line[c]) for line in lines) for c in range(4)]
         text = [
-            "  ".join((line[0].ljust(widths[0]), line[1].ljust(widths[1]), line[2].rjust(widths[2]), line[3].rjust(widths[3])))
+            "  ".join(
+                (line[0].ljust(widths[0]), line[1].ljust(widths[1]), line[2].rjust(widths[2]), line[3].rjust(widths[3]))
+            )
             for line in lines
         ]
         rule = "-" * len(text[0])

@@ -66,6 +66,38 @@ ACTIVATION_OPTIONS = {
     "squareplus": ({}, {"b": 1.5}),
 }
 
+
+def apart(key, dtype):
+    """(pred, target) whose differences have both signs and stay 0.1 away from 0, +-0.8 and +-1."""
+    k = jax.random.split(key, 3)
+    grid = jnp.asarray([-3.1, -1.7, -0.6, -0.3, 0.2, 0.5, 1.4, 2.6], jnp.float32)
+    difference = jax.random.choice(k[0], grid, (7, 3)) + 0.05 * jax.random.uniform(k[1], (7, 3), jnp.float32)
+    target = normal(k[2], (7, 3), jnp.float32)
+    return (target + difference).astype(dtype), target.astype(dtype)
+
+
+def margins(key, dtype, labels=(-1.0, 1.0)):
+    """(pred, target) of two classes, on all sides of the kinks at target * pred = -1 and 1, and 0.1 away from them."""
+    k = jax.random.split(key, 3)
+    grid = jnp.asarray([-2.9, -1.6, -0.4, 0.3, 0.6, 1.5, 2.4], jnp.float32)
+    pred = jax.random.choice(k[0], grid, (7, 3)) + 0.05 * jax.random.uniform(k[1], (7, 3), jnp.float32)
+    return pred.astype(dtype), jax.random.choice(k[2], jnp.asarray(labels, dtype), (7, 3))
+
+
+def scores(key, dtype):
+    """Scores [7, 5], no two of a row alike."""
+    grid = jnp.tile(jnp.asarray([-1.9, -0.7, 0.4, 1.2, 2.6], jnp.float32), (7, 1))
+    return jax.random.permutation(key, grid, axis=1, independent=True).astype(dtype)
+
+
+def positive(key, shape, dtype, low=0.1):
+    return (low + jnp.exp(normal(key, shape, jnp.float32))).astype(dtype)
+
+
+def one_hot(key, shape, dtype):
+    return jax.nn.one_hot(labels(key, shape[:-1], shape[-1]), shape[-1], dtype=dtype)
+
+
 CONCEPTS = (
     Concept("layers/dense", fdl.ops.dense, dense_arguments),
     Concept("layers/dense", fdl.ops.dense, lambda key, dtype: dense_arguments(key, dtype, (2, 3))),
@@ -97,16 +129,78 @@ CONCEPTS = (
     Concept("layers/sparsemax", fdl.ops.sparsemax, lambda key, dtype: (normal(key, (7, 5), dtype),), ({}, {"axis": 0})),
     Concept("layers/glu", fdl.ops.glu, lambda key, dtype: (normal(key, (6, 4), dtype),), ({}, {"axis": 0})),
     Concept(
+        "losses/categorical_hinge",
+        fdl.losses.categorical_hinge,
+        lambda key, dtype: (scores(key, dtype), one_hot(split(key)[1], (7, 5), dtype)),
+    ),
+    Concept(
+        "losses/categorical_hinge",
+        fdl.losses.categorical_hinge,
+        lambda key, dtype: (scores(key, dtype), distribution(split(key)[1], (7, 5), dtype)),
+    ),
+    Concept(
+        "losses/contrastive",
+        fdl.losses.contrastive,
+        lambda key, dtype: (*apart(key, dtype), jnp.asarray([1, 0, 0, 1, 0, 0, 1], jnp.int32)),
+        ({}, {"margin": 4.0}),
+    ),
+    Concept(
+        "losses/cosine_similarity",
+        fdl.losses.cosine_similarity,
+        lambda key, dtype: (normal(key, (7, 5), dtype), normal(split(key)[1], (7, 5), dtype)),
+        ({}, {"axis": 0}),
+    ),
+    Concept("losses/euclidean_distance", fdl.losses.euclidean_distance, apart),
+    Concept("losses/hinge", fdl.losses.hinge, margins),
+    Concept(
+        "losses/hinge",
+        fdl.losses.hinge,
+        lambda key, dtype: margins(key, dtype, (0.0, 1.0)),
+        ({"binary_labels": True},),
+    ),
+    Concept("losses/huber", fdl.losses.huber, apart, ({}, {"delta": 0.8})),
+    Concept("losses/log_cosh", fdl.losses.log_cosh, apart),
+    Concept(
         "losses/mean",
         fdl.losses.mean,
         lambda key, dtype: (normal(key, (7, 3), dtype), jnp.abs(normal(split(key)[1], (7,), dtype))),
     ),
     Concept("losses/mean", fdl.losses.mean, lambda key, dtype: (normal(key, (7,), dtype),)),
+    Concept("losses/mean_absolute_error", fdl.losses.mean_absolute_error, apart),
+    Concept(
+        "losses/mean_absolute_percentage_error",
+        fdl.losses.mean_absolute_percentage_error,
+        lambda key, dtype: tuple(x - jnp.asarray(9, dtype) for x in apart(key, dtype)),  # targets below 0, away from it
+    ),
+    Concept(
+        "losses/mean_absolute_percentage_error",
+        fdl.losses.mean_absolute_percentage_error,
+        lambda key, dtype: (apart(key, dtype)[0], positive(split(key)[1], (7, 3), dtype, 6.0)),
+    ),
     Concept(
         "losses/mean_squared_error",
         fdl.losses.mean_squared_error,
         lambda key, dtype: (normal(key, (7, 3), dtype), normal(split(key)[1], (7, 3), dtype)),
     ),
+    Concept(
+        "losses/mean_squared_logarithmic_error",
+        fdl.losses.mean_squared_logarithmic_error,
+        lambda key, dtype: (positive(key, (7, 3), dtype, -0.6), positive(split(key)[1], (7, 3), dtype, -0.6)),
+    ),
+    Concept("losses/modified_huber", fdl.losses.modified_huber, margins),
+    Concept(
+        "losses/modified_huber",
+        fdl.losses.modified_huber,
+        lambda key, dtype: margins(key, dtype, (0.0, 1.0)),
+        ({"binary_labels": True},),
+    ),
+    Concept(
+        "losses/poisson",
+        fdl.losses.poisson,
+        lambda key, dtype: (positive(key, (7, 3), dtype), positive(split(key)[1], (7, 3), dtype)),
+    ),
+    Concept("losses/pseudo_huber", fdl.losses.pseudo_huber, apart, ({}, {"delta": 0.8})),
+    Concept("losses/quantile", fdl.losses.quantile, apart, ({}, {"q": 0.9})),
     Concept(
         "losses/softmax_cross_entropy",
         fdl.losses.softmax_cross_entropy,
@@ -116,6 +210,19 @@ CONCEPTS = (
         "losses/softmax_cross_entropy_with_integer_labels",
         fdl.losses.softmax_cross_entropy_with_integer_labels,
         lambda key, dtype: (normal(key, (7, 3, 5), dtype, 2.0), labels(split(key)[1], (7, 3), 5)),
+    ),
+    Concept("losses/squared_hinge", fdl.losses.squared_hinge, margins),
+    Concept(
+        "losses/squared_hinge",
+        fdl.losses.squared_hinge,
+        lambda key, dtype: margins(key, dtype, (0.0, 1.0)),
+        ({"binary_labels": True},),
+    ),
+    Concept(
+        "losses/triplet_hinge",
+        fdl.losses.triplet_hinge,
+        lambda key, dtype: (*apart(key, dtype), normal(split(key)[1], (7, 3), dtype)),
+        ({}, {"squared": True, "margin": 0.2}),
     ),
     Concept(
         "regularizers",

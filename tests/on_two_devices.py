@@ -32,7 +32,9 @@ want = jax.grad(plain_cost, argnums=(0, 1))(params, x, labels)
 
 
 def same(name, got, want=want):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-11, atol=1e-13), got, want)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-11, atol=1e-13), got, want
+    )
     print("held:", name, flush=True)
 
 
@@ -70,3 +72,6 @@ for kind in (AxisType.Auto, AxisType.Explicit):
 
         (value, _), grads = jax.jit(fdl.backprop.value_and_grad(model, loss))(on_mesh[0], {}, *on_mesh[1:])
         same(f"{kind.name} mesh, value_and_grad by hand", grads, jax.tree.map(lambda g: g / 8, want[0]))
+
+        found = jax.jit(lambda p, x, t: fdl.backprop.deltas(model, loss, p, {}, x, t))(*on_mesh)
+        same(f"{kind.name} mesh, deltas", x.T @ np.asarray(found["dense_0"]), want[0]["dense_0"]["w"] / 8)

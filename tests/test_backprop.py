@@ -53,7 +53,9 @@ def test_no_autodiff_inside(batch):
     """The jaxpr of the manual gradient holds no custom rule and comes without jax.grad: nothing is differentiated."""
     text = str(jax.make_jaxpr(lambda *a: fdl.backprop.value_and_grad(MODEL, CE)(*a, jax.random.key(0)))(*batch))
     assert "custom_vjp" not in text
-    broken = fdl.Op(CE.equation, CE.forward, lambda residuals, dloss: (jnp.zeros_like(residuals[0]), None), name="broken")
+    broken = fdl.Op(
+        CE.equation, CE.forward, lambda residuals, dloss: (jnp.zeros_like(residuals[0]), None), name="broken"
+    )
     _, grads = fdl.backprop.value_and_grad(MODEL, broken)(*batch, jax.random.key(0))
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads)), "the loss's own backward decides"
 
@@ -205,11 +207,17 @@ def gradient(*args, model=ONE, loss=CE, **kwargs):
         (lambda: gradient(PARAMS, {}, X, T[:, None]), r"labels has shape \[4, 1\].*wanted labels of shape \[4\]"),
         (lambda: gradient(PARAMS, {}, X, T.astype(jnp.float32)), "labels is float32.*integer"),
         (lambda: gradient(PARAMS, {}, X, [0, 1, 2, 0]), "target is list"),
-        (lambda: gradient(PARAMS, {}, X, X[:, :3], weights=jnp.ones(3), loss=MSE), r"weights is float.*\[3\].*same number"),
+        (
+            lambda: gradient(PARAMS, {}, X, X[:, :3], weights=jnp.ones(3), loss=MSE),
+            r"weights is float.*\[3\].*same number",
+        ),
         (lambda: gradient(PARAMS, {}, X, X, loss=MSE), r"pred has shape \[4, 3\].*target has shape \[4, 5\]"),
         (lambda: gradient(PARAMS, {}, X, T, model=fdl.serial(fdl.dense(3), fdl.dropout(0.5))), "dropout_1.*key="),
         (lambda: fdl.backprop.paths(ONE, CE, PARAMS, X, T, weight=("dense_0", "w", 0, 0)), "one example"),
-        (lambda: fdl.backprop.paths(ONE, CE, PARAMS, X[0], T[0], weight=("dense_1", "w", 0, 0)), r"one of \['dense_0'\]"),
+        (
+            lambda: fdl.backprop.paths(ONE, CE, PARAMS, X[0], T[0], weight=("dense_1", "w", 0, 0)),
+            r"one of \['dense_0'\]",
+        ),
         (lambda: fdl.backprop.paths(ONE, CE, PARAMS, X[0], T[0], weight=("dense_0", "w", 5, 0)), r"w\[5, 3\]"),
         (
             lambda: fdl.backprop.paths(ONE, CE, PARAMS, X[0], T[0], weight=("dense_0", "w", 0, 0), limit=0),

@@ -129,17 +129,32 @@ def deep_params(features=100):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: DEEP.apply(deep_params(), {}, jnp.ones((2, 7), jnp.float32)), r"^out: got features 64, its weights want 100"),
-        (lambda: DEEP.apply(deep_params(64), {}, jnp.ones((2, 8), jnp.float32)), r"^block/dense_0: got features 8, its weights want 7"),
-        (lambda: DEEP.apply({**deep_params(64), "dense_9": {}}, {}, jnp.ones((2, 7), jnp.float32)), "dense_9.*no layer here.*block"),
+        (
+            lambda: DEEP.apply(deep_params(), {}, jnp.ones((2, 7), jnp.float32)),
+            r"^out: got features 64, its weights want 100",
+        ),
+        (
+            lambda: DEEP.apply(deep_params(64), {}, jnp.ones((2, 8), jnp.float32)),
+            r"^block/dense_0: got features 8, its weights want 7",
+        ),
+        (
+            lambda: DEEP.apply({**deep_params(64), "dense_9": {}}, {}, jnp.ones((2, 7), jnp.float32)),
+            "dense_9.*no layer here.*block",
+        ),
         (lambda: DEEP.apply({"out": {}}, {}, jnp.ones((2, 7), jnp.float32)), r"block/dense_0: params is \[\].*\"w\""),
         (lambda: DEEP.apply([], {}, jnp.ones((2, 7), jnp.float32)), "params is list.*init"),
         (lambda: DEEP.apply(deep_params(64), {}, jnp.ones((2, 7), jnp.int32)), "block/dense_0: x is int32.*floating"),
         (lambda: DEEP.apply(deep_params(64), {}, jnp.ones((2, 7), jnp.float16)), "x is float16 and w is float32"),
         (lambda: DEEP.apply(deep_params(64), {}, [[1.0] * 7]), "x is list.*jnp.asarray"),
         (lambda: DEEP.apply(deep_params(64), {}, jnp.float32(3)), "x has shape.*batch axis"),
-        (lambda: DEEP.apply(deep_params(64), {}, jnp.ones((2, 7), jnp.float32), mask=jnp.ones(3, bool)), r"mask has shape \[3\]"),
-        (lambda: DEEP.apply(deep_params(64), {}, jnp.ones((2, 7), jnp.float32), mask=jnp.ones(2)), "mask is float.*booleans"),
+        (
+            lambda: DEEP.apply(deep_params(64), {}, jnp.ones((2, 7), jnp.float32), mask=jnp.ones(3, bool)),
+            r"mask has shape \[3\]",
+        ),
+        (
+            lambda: DEEP.apply(deep_params(64), {}, jnp.ones((2, 7), jnp.float32), mask=jnp.ones(2)),
+            "mask is float.*booleans",
+        ),
         (lambda: fdl.serial(fdl.dense(3), dense_0=fdl.dense(3)), "two layers are named 'dense_0'"),
         (lambda: fdl.serial(**{"a/b": fdl.dense(3)}), "slash"),
         (lambda: fdl.serial(), "no layers"),
@@ -147,8 +162,14 @@ def deep_params(features=100):
         (lambda: fdl.residual(fdl.dense(3), shortcut=lambda x: x), "wanted an fdl.Layer"),
         (lambda: fdl.parallel(fdl.dense(3), combine="mul"), 'combine is \'mul\', wanted "add" or "concat"'),
         (lambda: fdl.residual(fdl.dense(3)).init(jax.random.key(0), (5,)), None),
-        (lambda: MODELS["dropout"].apply({}, {}, jnp.ones((2, 5), jnp.float32), train=True), "key is missing.*dropout_1.*key="),
-        (lambda: fdl.dropout(0.5).apply({}, {}, jnp.ones((2, 5), jnp.float32), train=True, key=0), "key is int 0.*jax.random.key"),
+        (
+            lambda: MODELS["dropout"].apply({}, {}, jnp.ones((2, 5), jnp.float32), train=True),
+            "key is missing.*dropout_1.*key=",
+        ),
+        (
+            lambda: fdl.dropout(0.5).apply({}, {}, jnp.ones((2, 5), jnp.float32), train=True, key=0),
+            "key is int 0.*jax.random.key",
+        ),
         (lambda: fdl.dropout(1.5), "rate is 1.5, wanted 0 <= rate <= 1"),
         (lambda: fdl.dropout(float("nan")), "rate is nan"),
         (lambda: fdl.dropout(-0.1), "rate is -0.1"),

@@ -71,7 +71,9 @@ def test_a_planted_wrong_gradient_is_convicted(concept: Concept, options, getkey
             leaves, structure = jax.tree.flatten(right.backward(residuals, dout))
             flat = leaves[wrong_leaf].reshape(-1)
             place = jnp.argmax(jnp.abs(flat))
-            leaves[wrong_leaf] = flat.at[place].multiply(jnp.asarray(1.001, flat.dtype)).reshape(leaves[wrong_leaf].shape)
+            leaves[wrong_leaf] = (
+                flat.at[place].multiply(jnp.asarray(1.001, flat.dtype)).reshape(leaves[wrong_leaf].shape)
+            )
             return jax.tree.unflatten(structure, leaves)
 
         # None leaves vanish from the tree and come back with it
@@ -119,9 +121,7 @@ def test_second_derivatives_equal_autodiff_of_the_equation(concept: Concept, opt
             terms = jax.tree.map(lambda o, d: jnp.sum(d * o + 0.1 * d * o**2), out, dout)
             return sum(jax.tree.leaves(terms))
 
-        along = lambda moving: sum(
-            jnp.vdot(g, d) for g, d in zip(jax.grad(of)(moving), directions, strict=True)
-        )
+        along = lambda moving: sum(jnp.vdot(g, d) for g, d in zip(jax.grad(of)(moving), directions, strict=True))
         return jax.grad(along)([leaves[i] for i in places])
 
     assert_close(slope(op), slope(op.equation), 1e-9)

@@ -27,7 +27,7 @@ _METRICS: dict[str, Metric] = {"accuracy": accuracy}
 
 def evaluate(
     model: Layer,
-    loss: Op,
+    loss: Op | Callable,
     params: Any,
     state: Any,
     data: tuple[Any, Any],
@@ -43,11 +43,13 @@ def evaluate(
     require_model("train.evaluate", model)
     require_loss("train.evaluate", loss, "autodiff")
     x, target = checked_data("train.evaluate", data)
-    return _program(model, loss, checked_metrics("train.evaluate", metrics, target), batch_size)(params, state, x, target)
+    return _program(model, loss, checked_metrics("train.evaluate", metrics, target), batch_size)(
+        params, state, x, target
+    )
 
 
 @functools.lru_cache(maxsize=64)
-def _program(model: Layer, loss: Op, metrics: tuple[tuple[str, Metric], ...], batch_size: int) -> Callable:
+def _program(model: Layer, loss: Op | Callable, metrics: tuple[tuple[str, Metric], ...], batch_size: int) -> Callable:
     def batch(params, state, x, target):
         pred, _ = model.apply(params, state, x)
         return {"loss": loss(pred, target), **{name: metric(pred, target) for name, metric in metrics}}
@@ -91,5 +93,8 @@ def checked_metrics(where: str, metrics: Any, target: Any) -> tuple[tuple[str, M
         elif callable(metric):
             named.append((getattr(metric, "__name__", type(metric).__name__), metric))
         else:
-            refuse(where, f"unknown metric {metric!r}; there are {list(_METRICS)}, or pass a function (pred, target) -> values")
+            refuse(
+                where,
+                f"unknown metric {metric!r}; there are {list(_METRICS)}, or pass a function (pred, target) -> values",
+            )
     return tuple(named)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,7 +37,7 @@ class Result:
 
 def fit(
     model: Layer,
-    loss: Op,
+    loss: Op | Callable,
     optimizer: Any,
     data: tuple[Any, Any],
     *,
@@ -70,7 +71,9 @@ def fit(
     require_loss("train.fit", loss, gradient)
     require_key("train.fit", key, "pass key=jax.random.key(0)")
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        refuse_type("train.fit", f"optimizer is {shown(optimizer)}, wanted an optax transformation such as optax.sgd(0.1)")
+        refuse_type(
+            "train.fit", f"optimizer is {shown(optimizer)}, wanted an optax transformation such as optax.sgd(0.1)"
+        )
     x, target = checked_data("train.fit", data)
     _require_finite(x, target, weights)
     weights = None if weights is None else jnp.asarray(weights)
@@ -86,8 +89,8 @@ def fit(
         spec = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
         params, state = model.init(init_key, spec)
     # the loop donates what it starts from: the caller's arrays stay the caller's
-    start = jax.tree.map(jnp.copy, (params, state or {}))
-    carry = Carry(*start, optimizer.init(start[0]), jnp.zeros((), jnp.int32))
+    params, state = jax.tree.map(jnp.copy, (params, state or {}))
+    carry = Carry(params, state, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     per_epoch = batches_in(x.shape[0], batch_size)
     total = epochs * per_epoch if steps is None else steps

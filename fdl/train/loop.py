@@ -31,7 +31,7 @@ class Carry(NamedTuple):
     step: jax.Array
 
 
-def make_step(model: Layer, loss: Op, optimizer: Any, penalty: Op | None, gradient: str) -> Callable:
+def make_step(model: Layer, loss: Op | Callable, optimizer: Any, penalty: Op | None, gradient: str) -> Callable:
     """step(carry, x, target, mask, weights, key) -> (carry, value): one gradient, one update."""
     import optax
 
@@ -64,7 +64,9 @@ def epoch_order(key: Any, epoch: Any, examples: int, batch_size: int) -> tuple[j
 
 
 @functools.lru_cache(maxsize=64)
-def epoch_program(model: Layer, loss: Op, optimizer: Any, penalty: Op | None, gradient: str, batch_size: int, steps: int):
+def epoch_program(
+    model: Layer, loss: Op | Callable, optimizer: Any, penalty: Op | None, gradient: str, batch_size: int, steps: int
+):
     """The compiled epoch: (carry, x, target, weights, key, epoch) -> (carry, mean loss over the epoch's examples).
 
     steps: how many of the epoch's batches to run. The same arguments give the same compiled program again. `carry` is donated.
@@ -78,7 +80,12 @@ def epoch_program(model: Layer, loss: Op, optimizer: Any, penalty: Op | None, gr
         def body(carry, batch):
             rows, mask = batch
             carry, value = step(
-                carry, _rows(x, rows), _rows(target, rows), mask, None if weights is None else _rows(weights, rows), noise_key
+                carry,
+                _rows(x, rows),
+                _rows(target, rows),
+                mask,
+                None if weights is None else _rows(weights, rows),
+                noise_key,
             )
             counted = jnp.asarray(batch_size) if mask is None else mask.sum()
             return carry, (value, counted)

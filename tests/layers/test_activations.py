@@ -1,6 +1,7 @@
 """The activation table: every row against truths that are accurate by themselves, in every precision, at every trap."""
 
 import decimal
+import functools
 import inspect
 import math
 from decimal import Decimal
@@ -18,29 +19,44 @@ from fdl.layers.activations import ACTIVATIONS, OPS, precise
 from fdl.layers.activations.equations import SELU_ALPHA, SELU_SCALE
 
 INF = math.inf
-DTYPES = [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64]
 SMALLEST = {"bfloat16": 1.2e-38, "float16": 0.0, "float32": 1.2e-38, "float64": 2.3e-308}  # XLA flushes subnormals
+
+
+def in_float32(option):
+    return float(np.float32(option))  # else the truth would have other options than the float32 function
+
 
 # every row, with its default options and others
 CASES = {
     **{name: (name, {}) for name in ACTIVATIONS},
-    "leaky_relu 0.3": ("leaky_relu", {"slope": 0.3}),
+    "leaky_relu": ("leaky_relu", {"slope": in_float32(0.01)}),
     "leaky_relu 0": ("leaky_relu", {"slope": 0.0}),
-    "elu 0.7": ("elu", {"alpha": 0.7}),
-    "celu 0.3": ("celu", {"alpha": 0.3}),
+    "elu 0.7": ("elu", {"alpha": in_float32(0.7)}),
+    "celu 0.3": ("celu", {"alpha": in_float32(0.3)}),
     "gelu tanh": ("gelu", {"approximate": True}),
     "squareplus 0.5": ("squareplus", {"b": 0.5}),
 }
 every_case = pytest.mark.parametrize("case", CASES)
 
 
-def functions(case):
-    """f, f1, f2 of a case, jitted, of x alone; and its Op with the options bound."""
+def op_of(case):
     name, options = CASES[case]
-    row = ACTIVATIONS[name]
+    return OPS[name].bind(**options)
+
+
+@functools.cache
+def compiled(case):
+    """(x, dy) -> f, f', f'' of the table, and value and gradient of the Op."""
+    name, options = CASES[case]
+    row, op = ACTIVATIONS[name], op_of(case)
     bound = row.options(**options)
-    fs = [jax.jit(lambda x, f=f: f(x, **bound)) for f in (row.f, row.f1, row.f2)]
-    return fs, OPS[name].bind(**options)
+
+    @jax.jit
+    def everything(x, dy):
+        y, pull = jax.vjp(op, x)
+        return (*(f(x, **bound) for f in (row.f, row.f1, row.f2)), y, *pull(dy))
+
+    return everything
 
 
 # ---- truths in float64: accurate for float32 inputs, with no formula in common with the library
@@ -75,7 +91,7 @@ def _squareplus(x, order, b):
     s = np.hypot(x, math.sqrt(b))
     left = b / (s + np.abs(x)) / 2
     if order < 2:
-        return (np.where(x >= 0, (x + s) / 2, left), np.where(x >= 0, 1 - left / s, left / s))[order]
+        return (np.where(x >= 0, x / 2 + s / 2, left), np.where(x >= 0, 1 - left / s, left / s))[order]
     return b / 2 / s**3
 
 
@@ -89,6 +105,7 @@ def _inside(x, low, high, value):
     return np.where((x > low) & (x < high), value, 0.0)
 
 
+@np.errstate(over="ignore")
 def truth(case, order, x):
     name, options = CASES[case]
     bound = ACTIVATIONS[name].options(**options)
@@ -142,38 +159,99 @@ def truth(case, order, x):
 
 
 def errors_in_ulps(got, want, dtype):
-    """|got - want| in units of the last place of `want` in `dtype`; 0 where both round to infinity or to a subnormal 0."""
+    """|got - want| in units of the last place of `want`, a `dtype`; 0 where both overflow or a subnormal was flushed."""
     info = jnp.finfo(dtype)
-    got, want = np.asarray(got).astype(np.float64), np.asarray(want, np.float64)
-    ulp = np.exp2(np.maximum(np.frexp(want)[1] - 1, int(info.minexp)) - int(info.nmant))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        got, want = np.asarray(got).astype(np.float64), np.asarray(want, np.float64)
+        ulp = np.exp2(np.maximum(np.frexp(want)[1] - 1, int(info.minexp)) - int(info.nmant))
         error = np.abs(got - want)
-    overflow = np.abs(want) >= float(info.max) + ulp / 2
+        overflow = np.abs(want) >= float(info.max) + ulp / 2
     error = np.where(overflow & (got == np.copysign(INF, want)), 0.0, error)
     error = np.where(error <= SMALLEST[jnp.dtype(dtype).name], 0.0, error)
     return np.where(np.isnan(error), INF, error / ulp)
 
 
-def every_pattern(dtype):
-    """All finite values of a 16-bit dtype."""
-    x = np.arange(1 << 16, dtype=np.uint16).view(jnp.dtype(dtype))
-    return x[np.isfinite(x.astype(np.float64))]
+def wide(x):
+    with np.errstate(invalid="ignore"):  # signalling NaNs among all patterns
+        return np.asarray(x).astype(np.float64)
+
+
+def check_everything(case, x, dy, ulps):
+    """f, f', f'' and the Op at x against the truths, the limits at infinity, and NaN at NaN."""
+    dtype = x.dtype
+    x64, dy64 = wide(x), wide(dy)
+    got = compiled(case)(x, dy)
+    assert all(g.dtype == dtype for g in got)
+    got = [wide(g) for g in got]
+    # XLA reads subnormal inputs as 0; those of float16 are normal in float32
+    subnormal = (x64 != 0) & (np.abs(x64) < SMALLEST[dtype.name])
+    nan, finite = np.isnan(x64), np.isfinite(x64) & ~subnormal
+    assert nan.any()
+    for g in got:
+        assert np.isnan(g[nan]).all(), "NaN must be loud"
+        assert not np.isnan(g[~nan]).any()
+    low, high, slope_low, slope_high = (float(jnp.asarray(v, dtype)) for v in LIMITS[case])
+    for at, value, slope in ((x64 == -INF, low, slope_low), (x64 == INF, high, slope_high)):
+        assert at.any() and (got[0][at] == value).all() and (got[1][at] == slope).all() and (got[2][at] == 0).all()
+    for order in range(3):
+        error = errors_in_ulps(got[order][finite], truth(case, order, x64[finite]), dtype)
+        worst = np.argmax(error)
+        assert error[worst] <= ulps[order], f"f{order}({x64[finite][worst]!r}) is {error[worst]} ulp off"
+    np.testing.assert_array_equal(got[3], got[0])
+    error = errors_in_ulps(got[4][finite], dy64[finite] * truth(case, 1, x64[finite]), dtype)
+    worst = np.argmax(error)
+    assert error[worst] <= ulps[1] + (dtype in (jnp.float32, jnp.float64)), f"dx at {x64[finite][worst]!r}"
 
 
 ROOTS = [root.at.high for root in vars(precise).values() if isinstance(root, precise.Root)]
 SPECIAL = [*ROOTS, precise.GELU_ROOT.high, precise.SQRT2.high, 1.0, 1.5, 3.0, 6.0]
+TRAPS = [-INF, INF, math.nan, -0.0, 0.0, -1e30, 1e30, -float(np.finfo(np.float32).max), float(np.finfo(np.float32).max)]
 
 
 def sample():
-    """float32 inputs: every exponent and both signs, the usual range, the tails, and all neighbours of roots and kinks."""
+    """float32 inputs: traps, every exponent and sign, the usual range, the tails, all neighbours of roots and kinks."""
     rng = np.random.default_rng(0)
     signs = rng.choice([-1.0, 1.0], 60_000)
-    parts = [rng.uniform(-20, 20, 60_000), rng.uniform(-110, 110, 60_000), signs * np.exp2(rng.uniform(-126, 128, 60_000))]
+    parts = [
+        np.array(TRAPS),
+        rng.uniform(-20, 20, 60_000),
+        rng.uniform(-110, 110, 60_000),
+        signs * np.exp2(rng.uniform(-126, 128, 60_000)),
+    ]
     for x in SPECIAL:
         bits = np.float32(x).view(np.int32) + np.arange(-300, 301, dtype=np.int32)
         near = np.concatenate([bits.view(np.float32).astype(np.float64), x + rng.uniform(-1, 1, 3000)])
         parts += [near, -near]
-    return np.concatenate(parts).astype(np.float32)
+    return jnp.asarray(np.concatenate(parts), jnp.float32)
+
+
+# name: f(-inf), f(inf), f'(-inf), f'(inf); f'' is 0 at both
+LIMITS = {
+    "sigmoid": (0, 1, 0, 0),
+    "log_sigmoid": (-INF, 0, 1, 0),
+    "tanh": (-1, 1, 0, 0),
+    "relu": (0, INF, 0, 1),
+    "relu6": (0, 6, 0, 0),
+    "leaky_relu": (-INF, INF, in_float32(0.01), 1),
+    "leaky_relu 0": (0, INF, 0, 1),
+    "elu": (-1, INF, 0, 1),
+    "elu 0.7": (-in_float32(0.7), INF, 0, 1),
+    "celu": (-1, INF, 0, 1),
+    "celu 0.3": (-in_float32(0.3), INF, 0, 1),
+    "selu": (-SELU_SCALE * SELU_ALPHA, INF, 0, SELU_SCALE),
+    "gelu": (0, INF, 0, 1),
+    "gelu tanh": (0, INF, 0, 1),
+    "silu": (0, INF, 0, 1),
+    "mish": (0, INF, 0, 1),
+    "softplus": (0, INF, 0, 1),
+    "softsign": (-1, 1, 0, 0),
+    "hard_sigmoid": (0, 1, 0, 0),
+    "hard_tanh": (-1, 1, 0, 0),
+    "hard_silu": (0, INF, 0, 1),
+    "squareplus": (0, INF, 0, 1),
+    "squareplus 0.5": (0, INF, 0, 1),
+    "sparse_plus": (0, INF, 0, 1),
+}
 
 
 # ---- accuracy
@@ -182,15 +260,10 @@ def sample():
 @every_case
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16], ids=["float16", "bfloat16"])
 def test_every_16_bit_input_is_rounded_once(case, dtype):
-    """All 65,536 patterns: f, f' and f'' are the correctly rounded result, except that a near-tie may go the other way."""
-    x = every_pattern(dtype)
-    for order, f in enumerate(functions(case)[0]):
-        got = f(jnp.asarray(x))
-        assert got.dtype == dtype
-        with np.errstate(over="ignore"):
-            error = errors_in_ulps(got, truth(case, order, x.astype(np.float64)), dtype)
-        worst = np.argmax(error)
-        assert error[worst] <= 0.51, f"f{order}({x[worst]}) is {error[worst]} ulp off"
+    """All 65,536 patterns: f, f', f'' and dy f' are correctly rounded, except that a near-tie may go the other way."""
+    x = jnp.asarray(np.arange(1 << 16, dtype=np.uint16).view(jnp.dtype(dtype)))
+    dy = jnp.asarray(np.random.default_rng(5).uniform(0.5, 1, x.shape), dtype)
+    check_everything(case, x, dy, (0.51, 0.51, 0.51))
 
 
 ULPS = {"gelu tanh": (8, 8, 12), "mish": (8, 8, 12)}
@@ -198,18 +271,22 @@ ULPS = {"gelu tanh": (8, 8, 12), "mish": (8, 8, 12)}
 
 @every_case
 def test_float32_is_within_8_ulp(case):
-    """f and f' everywhere; f'' too, but for 12 in two cases. Right through the roots, where plain formulas lose all digits."""
+    """f and f' everywhere, also through the roots, where plain formulas lose all digits; f'' within 12 in two cases."""
     x = sample()
-    for order, f in enumerate(functions(case)[0]):
-        error = errors_in_ulps(f(jnp.asarray(x)), truth(case, order, x.astype(np.float64)), jnp.float32)
-        worst = np.argmax(error)
-        allowed = ULPS.get(case, (8, 8, 8))[order]
-        assert error[worst] <= allowed, f"f{order}({x[worst]!r}) is {error[worst]} ulp off"
+    dy = jnp.asarray(np.random.default_rng(5).uniform(0.5, 1, x.shape), jnp.float32)
+    check_everything(case, x, dy, ULPS.get(case, (8, 8, 8)))
+
+
+@every_case
+def test_float64_traps(case):
+    x = jnp.asarray([*TRAPS, 1e300, -1e300, float(np.finfo(np.float64).max), -7.0, -0.4, 0.3, 5.0], jnp.float64)
+    check_everything(case, x, jnp.full_like(x, 0.75), (150, 150, 150))
 
 
 def test_the_measure_convicts_plain_formulas():
-    """The tester must be able to fail: textbook derivatives are wrong by thousands of ulps at their roots and in the tails."""
-    x = jnp.asarray(sample())
+    """The tester must be able to fail: textbook derivatives are thousands of ulps off at roots and in the tails."""
+    x = sample()
+    x = x[jnp.abs(x) < 30]
     s = jax.nn.sigmoid(x)
     exact = lambda x: jax.nn.gelu(x, approximate=False)
     for case, order, got in [
@@ -226,9 +303,24 @@ def test_the_measure_convicts_plain_formulas():
 # truths for float64: exact arithmetic with 420 digits
 
 decimal_context = decimal.Context(prec=420, Emin=-(10**6), Emax=10**6)
-PI = Decimal(
-    "3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798214808651"
-)
+
+
+def _pi():
+    """Machin: pi = 16 artan(1/5) - 4 artan(1/239)."""
+
+    def artan(n):
+        term = total = Decimal(1) / n
+        k = 1
+        while abs(term) > Decimal("1e-415"):
+            term, k = -term / (n * n), k + 2
+            total += term / k
+        return total
+
+    return 16 * artan(5) - 4 * artan(239)
+
+
+with decimal.localcontext(decimal_context):
+    PI = _pi()
 
 
 def _phi(x):
@@ -277,7 +369,7 @@ def decimal_truth(case, x):
         r = (x * x + bound["b"]).sqrt()
         return (x + r) / 2, (1 + x / r) / 2, bound["b"] / (2 * r**3)
     if case == "gelu tanh":
-        c, k = 2 * (2 / PI).sqrt(), Decimal(0.044715)
+        c, k = 2 * (2 / PI).sqrt(), Decimal("0.044715")
         v1, v2 = c * (1 + 3 * k * x * x), 6 * c * k * x
         u = (c * (x + k * x**3)).exp()
         s = u / (1 + u)
@@ -301,7 +393,8 @@ def test_float64_is_within_2e_minus_14(case):
     far = 36 if case.startswith("gelu") else 700
     around = [sign * (x + d) for x in SPECIAL[:9] for sign in (-1, 1) for d in (0, 1e-9, -0.1, 0.7, -0.74)]
     x = np.concatenate([rng.uniform(-5, 5, 15), rng.uniform(-far, far, 12), around, [1e-5, -1e-5, -1e-9]])
-    got = [np.asarray(f(jnp.asarray(x, jnp.float64))) for f in functions(case)[0]]
+    x64 = jnp.asarray(x, jnp.float64)
+    got = [np.asarray(g) for g in compiled(case)(x64, x64)]
     with decimal.localcontext(decimal_context):
         for i, point in enumerate(x):
             for order, want in enumerate(decimal_truth(case, Decimal(float(point)))):
@@ -324,126 +417,82 @@ def cotangent(x, seed=3):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(x.shape), x.dtype)
 
 
+def first_and_second(function, x, dy, tangent):
+    """The value, the gradient, and forward over reverse."""
+    first = lambda x: jax.vjp(function, x)[1](dy)[0]
+    return function(x), *jax.jvp(first, (x,), (tangent,))
+
+
 @every_case
 def test_derivatives_equal_those_of_the_equation(case):
-    _, op = functions(case)
-    x = interior()
+    op, x = op_of(case), interior()
     dy, tangent = cotangent(x), cotangent(x, 4)
-
-    def three(function):
-        first = lambda x: jax.vjp(function, x)[1](dy)[0]
-        second = lambda x: jax.vjp(first, x)[1](tangent)[0]
-        forward_over_reverse = jax.jvp(first, (x,), (tangent,))[1]
-        third = jax.vjp(second, x)[1](dy)[0]
-        return function(x), first(x), second(x), forward_over_reverse, third
-
-    got, want = jax.jit(lambda: three(op))(), jax.jit(lambda: three(op.equation))()
+    got, want = jax.jit(lambda *a: (first_and_second(op, *a), first_and_second(op.equation, *a)))(x, dy, tangent)
     for order, (a, b) in enumerate(zip(got, want, strict=True)):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10, err_msg=f"order {order}")
     (dx,) = op.backward(op.forward(x)[1], dy)
     np.testing.assert_allclose(dx, want[1], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("case", ["gelu", "tanh", "elu 0.7"])
+def test_third_derivatives_are_those_of_the_equation(case):
+    op, x = op_of(case), interior()
+
+    def third(function):
+        second = jax.grad(lambda x: jax.grad(lambda x: function(x).sum())(x).sum())
+        return lambda x: jax.jvp(second, (x,), (x,))[1]
+
+    got, want = jax.jit(lambda x: (third(op)(x), third(op.equation)(x)))(x)
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+
+
 def test_hessian_of_a_loss_through_the_ops():
     x = interior((5,))
-    for name, op in OPS.items():
-        loss = lambda f: lambda x: jnp.sum(f(2 * x) ** 3)
-        got, want = jax.hessian(loss(op))(x), jax.hessian(loss(op.equation))(x)
-        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9, err_msg=name)
+
+    def hessians(kind):
+        ops = [OPS["gelu"], OPS["silu"], OPS["leaky_relu"].bind(slope=0.3)]
+        functions = [op if kind == "op" else op.equation for op in ops]
+        return jax.hessian(lambda x: sum(jnp.sum(f(2 * x) ** 3) for f in functions))(x)
+
+    got, want = jax.jit(hessians, static_argnums=0)("op"), jax.jit(hessians, static_argnums=0)("equation")
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16], ids=["float16", "bfloat16"])
-def test_the_16_bit_cotangent_is_rounded_once(dtype):
-    rng = np.random.default_rng(5)
-    x = jnp.asarray(rng.uniform(-9, 9, 4000), dtype)
-    dy = jnp.asarray(rng.standard_normal(4000) * 3, dtype)
-    for case in ("gelu", "tanh", "elu 0.7"):
-        (dx,) = jax.jit(functions(case)[1].backward)(x, dy)
-        assert dx.dtype == dtype
-        want = np.asarray(dy).astype(np.float64) * truth(case, 1, np.asarray(x).astype(np.float64))
-        assert np.max(errors_in_ulps(dx, want, dtype)) <= 0.51, case
-
-
-# ---- traps
-
-# name: f(-inf), f(inf), f'(-inf), f'(inf); f'' is 0 at both
-LIMITS = {
-    "sigmoid": (0, 1, 0, 0),
-    "log_sigmoid": (-INF, 0, 1, 0),
-    "tanh": (-1, 1, 0, 0),
-    "relu": (0, INF, 0, 1),
-    "relu6": (0, 6, 0, 0),
-    "leaky_relu": (-INF, INF, 0.01, 1),
-    "leaky_relu 0.3": (-INF, INF, 0.3, 1),
-    "leaky_relu 0": (0, INF, 0, 1),
-    "elu": (-1, INF, 0, 1),
-    "elu 0.7": (-0.7, INF, 0, 1),
-    "celu": (-1, INF, 0, 1),
-    "celu 0.3": (-0.3, INF, 0, 1),
-    "selu": (-SELU_SCALE * SELU_ALPHA, INF, 0, SELU_SCALE),
-    "gelu": (0, INF, 0, 1),
-    "gelu tanh": (0, INF, 0, 1),
-    "silu": (0, INF, 0, 1),
-    "mish": (0, INF, 0, 1),
-    "softplus": (0, INF, 0, 1),
-    "softsign": (-1, 1, 0, 0),
-    "hard_sigmoid": (0, 1, 0, 0),
-    "hard_tanh": (-1, 1, 0, 0),
-    "hard_silu": (0, INF, 0, 1),
-    "squareplus": (0, INF, 0, 1),
-    "squareplus 0.5": (0, INF, 0, 1),
-    "sparse_plus": (0, INF, 0, 1),
-}
+# ---- kinks
 
 
 @every_case
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: jnp.dtype(d).name)
-def test_traps(case, dtype):
-    """Infinities, 1e30, the largest float, zeros of both signs and NaN, in value, gradient and second derivative."""
-    (f, f1, f2), op = functions(case)
-    low, high, slope_low, slope_high = LIMITS[case]
-    largest = float(jnp.finfo(dtype).max)
-    far = [-largest, -1e30, 1e30, largest] if largest > 1e30 else [-largest, largest]
-    x = jnp.asarray([-INF, INF, *far, -0.0, 0.0, math.nan], dtype)
-    exact = lambda v: float(jnp.asarray(v, dtype))
-    value, slope, bend = (np.asarray(g(x)).astype(np.float64) for g in (f, f1, f2))
-    assert [value[0], value[1], slope[0], slope[1]] == [exact(v) for v in (low, high, slope_low, slope_high)]
-    assert bend[0] == bend[1] == 0
-    finite = np.asarray(x)[2:-1].astype(np.float64)
-    for order, got in enumerate((value, slope, bend)):
-        if order == 2 and case.split()[0] in ("elu", "celu", "selu"):
-            continue  # f'' jumps at 0
-        assert np.max(errors_in_ulps(got[2:-1], truth(case, order, finite), dtype)) <= 8, f"f{order}"
-    assert np.isnan([value[-1], slope[-1], bend[-1]]).all(), "NaN must be loud"
-    dy = jnp.full_like(x, -1.5)
-    y, pull = jax.vjp(op, x)
-    (dx,) = pull(dy)
-    np.testing.assert_array_equal(np.asarray(y).astype(np.float64), value)
-    assert np.isnan(float(dx[-1])) and np.isfinite(np.asarray(dx[:-1]).astype(np.float64)).all()
-    (loud,) = pull(jnp.full_like(x, math.nan))
-    assert np.isnan(np.asarray(loud).astype(np.float64)).all(), "a NaN cotangent must not be swallowed"
-
-
-@every_case
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: jnp.dtype(d).name)
-def test_kinks(case, dtype):
+def test_kinks(case):
+    """The Op, the truths and JAX's derivative of the equation take the subgradient that the table says."""
     name, options = CASES[case]
-    (_, f1, _), op = functions(case)
-    for x, want in ACTIVATIONS[name].facts(**options).kinks:
-        at = jnp.asarray([x], dtype)
-        chosen = float(jnp.asarray(want, dtype))
-        assert float(f1(at)[0]) == chosen
-        assert float(jax.grad(lambda x: op(x)[0])(at)[0]) == chosen
-        np.testing.assert_allclose(float(jax.grad(lambda x: op.equation(x)[0])(at)[0]), want, rtol=1e-2)
+    kinks = ACTIVATIONS[name].facts(**options).kinks
+    x = jnp.asarray([x for x, _ in kinks], jnp.float64)
+    chosen = np.array([slope for _, slope in kinks])
+    np.testing.assert_array_equal(truth(case, 1, np.asarray(x)), chosen)
+    for f in (op_of(case), op_of(case).equation):
+        np.testing.assert_allclose(jax.vjp(f, x)[1](jnp.full_like(x, -3.0))[0], -3 * chosen, rtol=1e-15)
 
 
-def test_the_kinks_chosen_where_peers_differ():
-    """0 wherever 0 is a subgradient; the left slope of leaky_relu; jax.nn has 1 for the first three."""
-    slope = lambda name, x: float(ACTIVATIONS[name].f1(jnp.asarray(x, jnp.float32), **ACTIVATIONS[name].options()))
-    assert [slope("hard_tanh", 1.0), slope("hard_tanh", -1.0)] == [0, 0]
-    assert slope("leaky_relu", 0.0) == np.float32(0.01)
-    assert [slope("relu", 0.0), slope("relu", -0.0), slope("relu6", 6.0), slope("relu6", 0.0)] == [0, 0, 0, 0]
-    assert [slope("hard_silu", -3.0), slope("hard_silu", 3.0), slope("hard_sigmoid", 3.0)] == [0, 1, 0]
+def test_the_subgradient_is_0_wherever_0_is_one():
+    """And what is chosen elsewhere. jax.nn differs at leaky_relu(0) and hard_tanh(+-1), where it has 1."""
+    x = jnp.asarray([-3.0, -1.0, -0.0, 0.0, 1.0, 3.0, 6.0], jnp.float32)
+    names = ("relu", "relu6", "hard_tanh", "hard_sigmoid", "hard_silu", "leaky_relu", "selu", "elu", "celu")
+    slopes = jax.jit(lambda x: [jax.vjp(OPS[name], x)[1](jnp.ones_like(x))[0] for name in names])(x)
+    points = (-3, -1, "-0", 0, 1, 3, 6)
+    at = {n: dict(zip(points, map(float, slope), strict=True)) for n, slope in zip(names, slopes, strict=True)}
+    assert at["relu"][0] == at["relu"]["-0"] == at["relu6"][0] == at["relu6"][6] == 0
+    assert at["hard_tanh"][-1] == at["hard_tanh"][1] == at["hard_sigmoid"][-3] == at["hard_sigmoid"][3] == 0
+    assert (at["hard_silu"][-3], at["hard_silu"][3]) == (0, 1)
+    assert at["leaky_relu"][0] == at["leaky_relu"]["-0"] == in_float32(0.01)
+    assert at["selu"][0] == in_float32(SELU_SCALE * SELU_ALPHA) and at["elu"][0] == at["celu"][0] == 1
+
+
+def test_a_cotangent_of_nan_or_inf_is_not_swallowed():
+    x = jnp.asarray([-2.0, 2.0], jnp.float32)
+    for name in ("relu", "hard_tanh", "gelu"):
+        for bad in (math.nan, INF):
+            (dx,) = OPS[name].backward(x, jnp.full_like(x, bad))
+            assert not np.isfinite(np.asarray(dx)).any(), name
 
 
 # ---- facts
@@ -453,9 +502,8 @@ def test_the_kinks_chosen_where_peers_differ():
 def test_facts(case):
     name, options = CASES[case]
     facts = ACTIVATIONS[name].facts(**options)
-    _, f1, _ = functions(case)[0]
-    slope = lambda x: np.abs(np.asarray(f1(jnp.asarray(x, jnp.float64))))
-    grid = np.concatenate([np.linspace(-60, 60, 1_200_001), [-1e8, 1e8, 3 - 1e-9]])
+    slope = lambda x: np.abs(truth(case, 1, x))
+    grid = np.concatenate([np.linspace(-60, 60, 600_001), [-1e8, 1e8, 3 - 1e-9]])
     assert facts.lipschitz * (1 - 1e-6) <= slope(grid).max() <= facts.lipschitz * (1 + 1e-12)
     inside = np.zeros_like(grid, bool)
     for low, high in facts.dead:
@@ -472,7 +520,7 @@ def test_facts(case):
         edges = [edge for edge in (low, high) if math.isfinite(edge) and not any(edge in d for d in facts.dead)]
         np.testing.assert_allclose(slope(np.array(edges)), activations.FADED * facts.lipschitz, rtol=1e-9)
     # elsewhere f' is 0 only where it changes sign
-    assert (slope(grid[~inside]) > activations.FADED * facts.lipschitz).mean() > 0.97
+    assert (slope(grid[~inside]) >= 0.999 * activations.FADED * facts.lipschitz).mean() > 0.97
 
 
 def test_facts_follow_the_options_and_have_defaults():
@@ -487,8 +535,10 @@ def test_facts_follow_the_options_and_have_defaults():
 # ---- options, errors, layers
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: jnp.dtype(d).name)
-@pytest.mark.parametrize(("name", "option"), [("leaky_relu", "slope"), ("elu", "alpha"), ("celu", "alpha"), ("squareplus", "b")])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64], ids=["bfloat16", "float64"])
+@pytest.mark.parametrize(
+    ("name", "option"), [("leaky_relu", "slope"), ("elu", "alpha"), ("celu", "alpha"), ("squareplus", "b")]
+)
 def test_a_numeric_option_can_be_swept_by_vmap(name, option, dtype):
     x = jnp.asarray([-2.5, -0.3, 0.0, 0.4, 3.0], dtype)
     values = jnp.asarray([0.5, 1.0, 2.5], jnp.float32)
@@ -504,7 +554,6 @@ def test_a_numeric_option_can_be_swept_by_vmap(name, option, dtype):
     ("call", "error", "words"),
     [
         (lambda: OPS["relu"](jnp.asarray([1, 2], jnp.int32)), InputTypeError, ["relu", "x", "int32", "astype"]),
-        (lambda: OPS["gelu"](1.0), InputTypeError, ["gelu", "x", "jnp.asarray"]),
         (lambda: OPS["celu"](jnp.ones(2, jnp.float32), alpha=0.0), InputError, ["celu", "alpha", "0.0", "relu()"]),
         (lambda: activations.celu(alpha=-1.0), InputError, ["celu", "alpha", "-1.0"]),
         (lambda: activations.squareplus(b=0.0), InputError, ["squareplus", "b", "relu()"]),
@@ -525,18 +574,22 @@ def test_bad_arguments_are_refused_by_name(call, error, words):
 def test_every_row_has_a_layer(name, getkey):
     constructor = getattr(activations, name)
     layer = constructor()
-    assert isinstance(layer, Layer) and layer.name == name and layer == constructor() and hash(layer) == hash(constructor())
+    assert (
+        isinstance(layer, Layer)
+        and layer.name == name
+        and layer == constructor()
+        and hash(layer) == hash(constructor())
+    )
     assert constructor.__name__ == name and len(inspect.getdoc(constructor) or "") > 30
     params, state = layer.init(getkey(), (5,))
     assert params == {} and state == {}
     x = interior((3, 5))
-    y, _, residuals = layer.forward(params, state, x)
-    np.testing.assert_array_equal(y, OPS[name](x))
-    np.testing.assert_allclose(layer.equation(params, state, x)[0], y, rtol=1e-12, atol=1e-14)
     dy = cotangent(x)
+    y, _, residuals = layer.forward(params, state, x)
+    np.testing.assert_allclose(y, truth(name, 0, np.asarray(x)), rtol=1e-7)
     dparams, dx = layer.backward(residuals, dy)
     assert dparams == {}
-    np.testing.assert_allclose(dx, jax.vjp(OPS[name].equation, x)[1](dy)[0], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(dx, np.asarray(dy) * truth(name, 1, np.asarray(x)), rtol=1e-7, atol=1e-12)
 
 
 def test_layers_take_their_options():

@@ -33,7 +33,9 @@ def run(data, **kwargs):
 
 def test_it_learns_and_keeps_a_history(blobs):
     result = run(blobs, valid=blobs, epochs=8)
-    assert {k: v.shape for k, v in result.history.items()} == dict.fromkeys(("loss", "valid_loss", "valid_accuracy"), (8,))
+    assert {k: v.shape for k, v in result.history.items()} == dict.fromkeys(
+        ("loss", "valid_loss", "valid_accuracy"), (8,)
+    )
     assert all(isinstance(v, np.ndarray) for v in result.history.values())
     assert result.history["valid_accuracy"][-1] > 0.95 and result.history["loss"][-1] < result.history["loss"][0]
     assert result.steps == 8 * 4
@@ -67,7 +69,9 @@ def test_the_partial_last_batch_counts_every_example_once():
     p, o, losses = params, optimizer.init(params), []
     for rows, counts in zip(np.asarray(order), np.asarray(mask), strict=True):
         rows = rows[counts]
-        (value, _), grads = fdl.backprop.value_and_grad(padded, MSE)(p, {}, jnp.asarray(of_23[rows]), jnp.ones((len(rows), 2)))
+        (value, _), grads = fdl.backprop.value_and_grad(padded, MSE)(
+            p, {}, jnp.asarray(of_23[rows]), jnp.ones((len(rows), 2))
+        )
         updates, o = optimizer.update(grads, o, p)
         p = optax.apply_updates(p, updates)
         losses.append(float(value) * len(rows))
