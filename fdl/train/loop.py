@@ -20,6 +20,7 @@ from fdl.backprop import value_and_grad
 from fdl.layer import Layer
 from fdl.losses.mean import mean
 from fdl.op import Op
+from fdl.train.shuffle import permutation
 
 
 class Carry(NamedTuple):
@@ -53,7 +54,7 @@ def batches_in(examples: int, batch_size: int) -> int:
 
 def epoch_order(key: Any, epoch: Any, examples: int, batch_size: int) -> tuple[jax.Array, jax.Array | None]:
     """(indices [steps, N], mask [steps, N] or None): a fresh permutation, its last batch padded and masked if partial."""
-    order = jax.random.permutation(jax.random.fold_in(key, epoch), examples).astype(jnp.int32)
+    order = permutation(jax.random.fold_in(key, epoch), examples)
     steps = batches_in(examples, batch_size)
     padding = steps * batch_size - examples
     if padding == 0:
