@@ -148,7 +148,7 @@ class Layer:
         if dtype is None:
             dtype = spec.dtype if jnp.issubdtype(spec.dtype, jnp.floating) else jnp.dtype(jnp.float32)
         output_spec(self, spec, jnp.dtype(dtype))  # shapes that do not fit are refused here, before any training
-        return self._init(key, spec, jnp.dtype(dtype))
+        return _initialise(self, key, spec, jnp.dtype(dtype))
 
     def apply(self, params: Params, state: State, x: Any, *, train: bool = False, key: Any = None, mask: Any = None):
         """(y, state): the fast path; `jax.grad` goes through the hand-written backwards."""
@@ -237,6 +237,12 @@ def _run_params_op(walk: Pass, params: Params, state: State, x: Any, *, op: Op) 
 def _backward_params_op(residuals: Any, dy: Any, *, op: Op) -> tuple[Params, Any]:
     dparams, dx = op.backward(residuals, dy)
     return dparams, dx
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def _initialise(layer: Layer, key: Any, spec: jax.ShapeDtypeStruct, dtype: Any) -> tuple[Params, State]:
+    # one program: drawn op by op, a new model would compile dozens
+    return layer._init(key, spec, dtype)
 
 
 @functools.lru_cache(maxsize=1024)

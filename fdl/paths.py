@@ -14,6 +14,7 @@ derivatives written out.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -147,24 +148,35 @@ class _Stage:
 def _stages(where: str, model: Layer, loss: Op, params: Params, x: Any, target: Any) -> tuple[list[_Stage], np.ndarray]:
     if model.name != "serial":
         refuse(where, f"model is a {model.name}, wanted fdl.serial of dense layers and activations")
-    elementwise = {*ACTIVATIONS, "flatten", "dropout"}
-    stages: list[_Stage] = []
     for name, layer in model.layers:
-        y, _, residuals = layer.forward(params.get(name, {}), {}, x)
-        if layer.name == "dense":
-            stages.append(_Stage(name, np.asarray(x[0]), np.asarray(params[name]["w"]), np.ones(y.shape[-1])))
-        elif layer.name in elementwise:
-            if stages:
-                # elementwise: each output has one input, so this cotangent reads off the diagonal of the Jacobian
-                _, slope = layer.backward(residuals, jnp.ones_like(y))
-                stages[-1] = dataclasses.replace(stages[-1], slope=stages[-1].slope * np.asarray(slope[0]))
-        else:
+        if layer.name not in {"dense", "flatten", "dropout", *ACTIVATIONS}:
             refuse(
                 where, f"{name} is a {layer.name}, which mixes units; paths run through dense layers and activations"
             )
+    inputs, slopes, dy = jax.device_get(_walk(model, loss, params, x, target))
+    names = [name for name, layer in model.layers if layer.name == "dense"]
+    stages = [
+        _Stage(name, of_x, np.asarray(params[name]["w"]), slope)
+        for name, of_x, slope in zip(names, inputs, slopes, strict=True)
+    ]
+    return stages, dy
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _walk(model: Layer, loss: Op, params: Params, x: Any, target: Any) -> tuple[list, list, Any]:
+    """(the input of every dense layer, the product of the slopes after it, the error at the output), of one example."""
+    inputs, slopes = [], []
+    for name, layer in model.layers:
+        y, _, residuals = layer.forward(params.get(name, {}), {}, x)
+        if layer.name == "dense":
+            inputs.append(x[0])
+            slopes.append(jnp.ones_like(y[0]))
+        elif slopes:
+            # elementwise: each output has one input, so this cotangent reads off the diagonal of the Jacobian
+            slopes[-1] *= layer.backward(residuals, jnp.ones_like(y))[1][0]
         x = y
     values, residuals = loss.forward(x, target)
-    return stages, np.asarray(loss.backward(residuals, jnp.ones_like(values))[0][0])
+    return inputs, slopes, loss.backward(residuals, jnp.ones_like(values))[0][0]
 
 
 def _one_example(where: str, x: Any, target: Any) -> tuple[Any, Any]:

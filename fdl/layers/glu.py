@@ -27,7 +27,7 @@ from fdl.errors import refuse, require_float
 from fdl.layer import Layer
 from fdl.layers.activations import ACTIVATIONS
 from fdl.layers.softmax import require_axis
-from fdl.op import Op
+from fdl.op import Op, accumulator
 
 _sigmoid = ACTIVATIONS["sigmoid"]
 
@@ -57,7 +57,7 @@ op = Op(equation, forward, backward)
 
 
 def _halves(x, axis):
-    return jnp.split(x.astype(jnp.promote_types(x.dtype, jnp.float32)), 2, axis=axis)
+    return jnp.split(x.astype(accumulator(x.dtype)), 2, axis=axis)
 
 
 def _check(x, axis):

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 
 from fdl.errors import refuse, require_float, require_number, require_rank_at_least, require_same_dtype
 from fdl.layer import Layer, bind
-from fdl.op import Op
+from fdl.op import Op, accumulator
 
 
 def init(key: Any, spec: jax.ShapeDtypeStruct, dtype: Any, *, slope: float) -> dict:
@@ -55,7 +55,7 @@ def forward(params, x):
 
 def backward(residuals, dy):
     params, x = residuals
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = accumulator(x.dtype)
     x, dy, slope = x.astype(wide), dy.astype(wide), params["slope"].astype(wide)
     dx = dy * jnp.where(x <= 0, _row(slope, x), jnp.where(jnp.isnan(x), x, jnp.ones_like(x)))
     dslope = (dy * jnp.minimum(x, 0)).sum(axis=tuple(range(x.ndim - 1)))  # [C]

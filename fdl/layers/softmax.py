@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from fdl.errors import refuse, refuse_type, require_float, shown
 from fdl.layer import Layer
-from fdl.op import Op
+from fdl.op import Op, accumulator
 
 
 def equation(x, *, axis=-1):
@@ -76,7 +76,7 @@ log_op = Op(log_equation, log_forward, log_backward, name="log_softmax")
 
 def _shifted(x, axis):
     """(x minus its largest entry, sum of the exponentials of that), by rules that JAX can differentiate again."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(accumulator(x.dtype))
     largest = jax.lax.stop_gradient(x).max(axis=axis, keepdims=True)
     # beside an infinite entry the finite ones do not count, and the infinite ones are equal
     x = jnp.where(largest == jnp.inf, jnp.where(x == jnp.inf, jnp.zeros_like(x), jnp.full_like(x, -jnp.inf)), x)

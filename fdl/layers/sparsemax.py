@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from fdl.errors import require_float
 from fdl.layer import Layer
 from fdl.layers.softmax import require_axis
-from fdl.op import Op
+from fdl.op import Op, accumulator
 
 
 def equation(x, *, axis=-1):
@@ -47,14 +47,14 @@ def equation(x, *, axis=-1):
 def forward(x, *, axis):
     require_float("sparsemax", "x", x)
     require_axis("sparsemax", x, axis)
-    wide = jnp.moveaxis(x, axis, -1).astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = jnp.moveaxis(x, axis, -1).astype(accumulator(x.dtype))
     p = jnp.moveaxis(_project(wide), -1, axis)
     # the support as 0, 1 (and NaN): taken before p is rounded, for a 16-bit p may round to 0 inside the support
     return p.astype(x.dtype), jnp.sign(p).astype(x.dtype)
 
 
 def backward(support, dy, *, axis):
-    s = support.astype(jnp.promote_types(support.dtype, jnp.float32))
+    s = support.astype(accumulator(support.dtype))
     wide = dy.astype(s.dtype)
     size = jnp.maximum(s.sum(axis=axis, keepdims=True), 1)  # a row of only -inf has no support
     return ((s * (wide - (s * wide).sum(axis=axis, keepdims=True) / size)).astype(dy.dtype),)

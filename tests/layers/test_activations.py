@@ -159,7 +159,7 @@ def truth(case, order, x):
 
 
 def errors_in_ulps(got, want, dtype):
-    """|got - want| in units of the last place of `want`, a `dtype`; 0 where both overflow or a subnormal was flushed."""
+    """|got - want| in last places of `want` as a `dtype`; 0 where both overflow or a subnormal was flushed."""
     info = jnp.finfo(dtype)
     with np.errstate(invalid="ignore", over="ignore"):
         got, want = np.asarray(got).astype(np.float64), np.asarray(want, np.float64)
@@ -266,12 +266,12 @@ def test_every_16_bit_input_is_rounded_once(case, dtype):
     check_everything(case, x, dy, (0.51, 0.51, 0.51))
 
 
-ULPS = {"gelu tanh": (8, 8, 12), "mish": (8, 8, 12)}
+ULPS = {case: (8, 8, 12) for case in ("gelu tanh", "mish", "silu")}
 
 
 @every_case
 def test_float32_is_within_8_ulp(case):
-    """f and f' everywhere, also through the roots, where plain formulas lose all digits; f'' within 12 in two cases."""
+    """f and f' everywhere, also through the roots, where plain formulas lose all digits; f'' within 12 in three cases."""
     x = sample()
     dy = jnp.asarray(np.random.default_rng(5).uniform(0.5, 1, x.shape), jnp.float32)
     check_everything(case, x, dy, ULPS.get(case, (8, 8, 8)))
@@ -287,15 +287,15 @@ def test_the_measure_convicts_plain_formulas():
     """The tester must be able to fail: textbook derivatives are thousands of ulps off at roots and in the tails."""
     x = sample()
     x = x[jnp.abs(x) < 30]
-    s = jax.nn.sigmoid(x)
-    exact = lambda x: jax.nn.gelu(x, approximate=False)
-    for case, order, got in [
-        ("silu", 1, s * (1 + x * (1 - s))),
-        ("tanh", 1, 1 - jnp.tanh(x) ** 2),
-        ("gelu", 1, jax.jvp(exact, (x,), (jnp.ones_like(x),))[1]),
-        ("gelu", 0, exact(x)),
-        ("sigmoid", 1, s * (1 - s)),
-    ]:
+
+    @jax.jit
+    def plain(x):
+        s = jax.nn.sigmoid(x)
+        gelu, gelu_slope = jax.jvp(lambda x: jax.nn.gelu(x, approximate=False), (x,), (jnp.ones_like(x),))
+        return s * (1 + x * (1 - s)), 1 - jnp.tanh(x) ** 2, gelu_slope, gelu, s * (1 - s)
+
+    cases = [("silu", 1), ("tanh", 1), ("gelu", 1), ("gelu", 0), ("sigmoid", 1)]
+    for (case, order), got in zip(cases, plain(x), strict=True):
         error = errors_in_ulps(got, truth(case, order, np.asarray(x, np.float64)), jnp.float32)
         assert np.max(error) > 50, case
 
@@ -427,10 +427,18 @@ def first_and_second(function, x, dy, tangent):
 def test_derivatives_equal_those_of_the_equation(case):
     op, x = op_of(case), interior()
     dy, tangent = cotangent(x), cotangent(x, 4)
-    got, want = jax.jit(lambda *a: (first_and_second(op, *a), first_and_second(op.equation, *a)))(x, dy, tangent)
+
+    @jax.jit
+    def everything(*a):
+        return (
+            first_and_second(op, *a),
+            first_and_second(op.equation, *a),
+            op.backward(op.forward(x)[1], dy),
+        )
+
+    got, want, (dx,) = everything(x, dy, tangent)
     for order, (a, b) in enumerate(zip(got, want, strict=True)):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10, err_msg=f"order {order}")
-    (dx,) = op.backward(op.forward(x)[1], dy)
     np.testing.assert_allclose(dx, want[1], rtol=1e-10, atol=1e-10)
 
 
@@ -461,16 +469,19 @@ def test_hessian_of_a_loss_through_the_ops():
 # ---- kinks
 
 
-@every_case
+WITH_KINKS = [case for case, (name, options) in CASES.items() if ACTIVATIONS[name].facts(**options).kinks]
+
+
+@pytest.mark.parametrize("case", WITH_KINKS)
 def test_kinks(case):
     """The Op, the truths and JAX's derivative of the equation take the subgradient that the table says."""
     name, options = CASES[case]
-    kinks = ACTIVATIONS[name].facts(**options).kinks
-    x = jnp.asarray([x for x, _ in kinks], jnp.float64)
-    chosen = np.array([slope for _, slope in kinks])
-    np.testing.assert_array_equal(truth(case, 1, np.asarray(x)), chosen)
-    for f in (op_of(case), op_of(case).equation):
-        np.testing.assert_allclose(jax.vjp(f, x)[1](jnp.full_like(x, -3.0))[0], -3 * chosen, rtol=1e-15)
+    points, slopes = zip(*ACTIVATIONS[name].facts(**options).kinks, strict=True)
+    np.testing.assert_array_equal(truth(case, 1, np.array(points)), slopes)
+    op, x = op_of(case), jnp.asarray(points, jnp.float64)
+    pull = lambda f: jax.vjp(f, x)[1](jnp.full_like(x, -3.0))[0]
+    for dx in jax.jit(lambda: (pull(op), pull(op.equation)))():
+        np.testing.assert_allclose(dx, -3 * np.array(slopes), rtol=1e-15)
 
 
 def test_the_subgradient_is_0_wherever_0_is_one():
@@ -489,10 +500,10 @@ def test_the_subgradient_is_0_wherever_0_is_one():
 
 def test_a_cotangent_of_nan_or_inf_is_not_swallowed():
     x = jnp.asarray([-2.0, 2.0], jnp.float32)
-    for name in ("relu", "hard_tanh", "gelu"):
-        for bad in (math.nan, INF):
-            (dx,) = OPS[name].backward(x, jnp.full_like(x, bad))
-            assert not np.isfinite(np.asarray(dx)).any(), name
+    names = ("relu", "hard_tanh", "gelu")
+    pull = jax.jit(lambda dy: [OPS[name].backward(x, dy)[0] for name in names])
+    for bad in (math.nan, INF):
+        assert not np.isfinite(pull(jnp.full_like(x, bad))).any()
 
 
 # ---- facts
@@ -542,12 +553,13 @@ def test_facts_follow_the_options_and_have_defaults():
 def test_a_numeric_option_can_be_swept_by_vmap(name, option, dtype):
     x = jnp.asarray([-2.5, -0.3, 0.0, 0.4, 3.0], dtype)
     values = jnp.asarray([0.5, 1.0, 2.5], jnp.float32)
-    value_and_slope = lambda v: jax.vjp(lambda x: OPS[name](x, **{option: v}), x)[1](x)[0]
-    got = jax.jit(jax.vmap(value_and_slope))(values)
-    for row, v in zip(got, [0.5, 1.0, 2.5], strict=True):
-        np.testing.assert_allclose(
-            np.asarray(row).astype(np.float64), np.asarray(value_and_slope(v)).astype(np.float64), rtol=1e-6
-        )
+    slope = jax.jit(lambda v: jax.vjp(lambda x: OPS[name](x, **{option: v}), x)[1](x)[0])
+    got = jax.vmap(slope)(values)
+    assert got.dtype == dtype
+    for row, v in zip(got, values, strict=True):
+        np.testing.assert_allclose(wide(row), wide(slope(v)), rtol=1e-12)
+    (static,) = jax.jit(lambda x: OPS[name].backward(x, x, **{option: 2.5}))(x)
+    np.testing.assert_allclose(wide(got[2]), wide(static), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -585,18 +597,27 @@ def test_every_row_has_a_layer(name, getkey):
     assert params == {} and state == {}
     x = interior((3, 5))
     dy = cotangent(x)
-    y, _, residuals = layer.forward(params, state, x)
-    np.testing.assert_allclose(y, truth(name, 0, np.asarray(x)), rtol=1e-7)
-    dparams, dx = layer.backward(residuals, dy)
+
+    @jax.jit
+    def both_ways(x, dy):
+        y, _, residuals = layer.forward(params, state, x)
+        return y, *layer.backward(residuals, dy)
+
+    y, dparams, dx = both_ways(x, dy)
     assert dparams == {}
+    np.testing.assert_allclose(y, truth(name, 0, np.asarray(x)), rtol=1e-7)
     np.testing.assert_allclose(dx, np.asarray(dy) * truth(name, 1, np.asarray(x)), rtol=1e-7, atol=1e-12)
 
 
 def test_layers_take_their_options():
     x = jnp.asarray([[-1.0, 2.0]], jnp.float64)
-    apply = lambda layer: np.asarray(layer.apply({}, {}, x)[0][0])
-    np.testing.assert_allclose(apply(activations.leaky_relu(0.5)), [-0.5, 2])
-    np.testing.assert_allclose(apply(activations.elu(2.0)), [2 * math.expm1(-1), 2])
-    np.testing.assert_allclose(apply(activations.celu(2.0)), [2 * math.expm1(-0.5), 2])
-    np.testing.assert_allclose(apply(activations.squareplus(b=3.0)), [0.5, (2 + math.sqrt(7)) / 2])
-    np.testing.assert_allclose(apply(activations.gelu(approximate=True)), np.asarray(jax.nn.gelu(x)[0]), rtol=1e-13)
+    layers = (
+        activations.leaky_relu(0.5),
+        activations.elu(2.0),
+        activations.celu(2.0),
+        activations.squareplus(b=3.0),
+        activations.gelu(approximate=True),
+    )
+    got, tanh_gelu = jax.jit(lambda x: ([layer.apply({}, {}, x)[0][0] for layer in layers], jax.nn.gelu(x)[0]))(x)
+    want = [[-0.5, 2], [2 * math.expm1(-1), 2], [2 * math.expm1(-0.5), 2], [0.5, (2 + math.sqrt(7)) / 2], tanh_gelu]
+    np.testing.assert_allclose(got, want, rtol=1e-13)

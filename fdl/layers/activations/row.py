@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fdl.errors import refuse_type, require_number, shown
+from fdl.op import accumulator
 
 FADED = 0.01
 
@@ -88,7 +89,7 @@ def _options(equation: Callable) -> list[inspect.Parameter]:
 
 
 def wide(x):
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+    return x.astype(accumulator(x.dtype))
 
 
 def _with_derivative(value: Callable, derivative: Callable) -> Callable:

@@ -242,6 +242,8 @@ def gelu_tanh_f2(x):
 
 # ---- gelu: x Phi(x), f' = Phi(x) + x phi(x), f'' = phi(x) (2 - x^2)
 
+_INV_SQRT_2PI = 0.3989422804014327
+
 
 def _gelu_parts(x):
     a = jnp.minimum(jnp.abs(x), 40)  # exp(-40^2 / 2) is 0 in float64
@@ -266,9 +268,6 @@ def gelu_f2(x):
     conjugate = high + a
     square_gap = (high - a) * conjugate + low * conjugate  # 2 - a^2 = (sqrt 2 - a)(sqrt 2 + a)
     return exponential.times(_INV_SQRT_2PI * square_gap)
-
-
-_INV_SQRT_2PI = 0.3989422804014327
 
 
 # ---- mish: x tanh(softplus(x)) = x u (u + 2) / (u (u + 2) + 2) with u = exp(x); for x > 0 divided through by u^2
