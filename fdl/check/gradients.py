@@ -1,0 +1,137 @@
+"""Is a backward pass right? `gradients` answers with a report, `assert_gradients` with an exception."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from fdl.check.report import Report
+from fdl.check.subject import Differentiated, argument_names, layout_of
+from fdl.check.trial import MODES, Trial, report_of
+from fdl.errors import is_array, refuse, refuse_type, require_key, shown
+from fdl.layer import Layer
+from fdl.op import Op
+
+
+class GradientError(AssertionError):
+    """A gradient that was not shown to be right; `report` says why."""
+
+    def __init__(self, report: Report):
+        super().__init__(str(report))
+        self.report = report
+
+
+def gradients(
+    candidate: Callable,
+    *args: Any,
+    reference: Callable | None = None,
+    options: Mapping[str, Any] | None = None,
+    modes: str = "default",
+    key: Any = 0,
+) -> Report:
+    """Compares the gradients of `candidate` at `args` with those of `reference`, entry by entry, without a tolerance to set.
+
+    candidate: an Op, or any function that JAX can differentiate (what its custom_vjp returns is what is judged).
+    args: arrays, or pytrees of arrays. Integers, booleans, keys, None and empty arrays are passed on and listed.
+    reference: a plain function of the same arguments. For an Op, its equation; with none, central differences decide.
+    options: keyword options, passed to both.
+    modes: "quick" (eager, one cotangent), "default" (eager, jit, vmap; several cotangents) or "all" (second derivatives in
+    reverse, grad inside vmap, scan and checkpoint too).
+    key: an int or a PRNG key, for the random cotangents.
+
+    The verdict is "right", "wrong" or "undecided": nothing could be compared, or a gradient is lost in rounding. A mode in
+    which the candidate raises is a failure of that mode. The arguments are not moved away from kinks: there, candidate and
+    reference have to choose the same slope.
+    Errors: InputError and InputTypeError for what cannot be checked, and whatever the reference raises.
+    """
+    where = "check.gradients"
+    _require_functions(where, candidate, reference)
+    require_modes(where, modes)
+    if not args:
+        refuse(where, "got no arguments; pass them after the candidate: gradients(op, x, w)")
+    settings, arrays = _options(where, options)
+    layout = layout_of(where, argument_names(_signed(candidate), len(args)), args)
+    if not layout.active:
+        refuse(where, f"nothing to differentiate in {', '.join(layout.not_differentiated)}; pass a floating array")
+    active, leaves = layout.split(args)
+    judged = Differentiated(candidate, layout, settings)
+    plain = reference.equation if isinstance(reference, Op) else reference
+    if plain is None and isinstance(candidate, Op):
+        plain = candidate.equation
+    trial = Trial(
+        judged if plain is None else Differentiated(plain, layout, settings),
+        {"": judged},
+        layout,
+        active,
+        (leaves, arrays),
+        modes=modes,
+        seed=seed_of(where, key),
+        numerically=plain is None,
+    )
+    return report_of(_name(candidate), _name_of_reference(candidate, reference), [trial])
+
+
+def assert_gradients(candidate: Callable, *args: Any, **settings: Any) -> Report:
+    """`gradients`, but anything other than "right" raises GradientError. Returns the report."""
+    report = gradients(candidate, *args, **settings)
+    if not report.ok:
+        raise GradientError(report)
+    return report
+
+
+def require_modes(where: str, modes: Any) -> None:
+    if modes not in MODES:
+        refuse(where, f"modes is {modes!r}, wanted one of {', '.join(map(repr, MODES))}")
+
+
+def seed_of(where: str, key: Any) -> list[int]:
+    """The seed of numpy's generator, from an int or a PRNG key."""
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        if key < 0:
+            refuse(where, f"key is {key}, wanted an int from 0 on or a PRNG key")
+        return [int(key)]
+    require_key(where, key, "pass an int, or jax.random.key(0)")
+    data = jax.random.key_data(key) if jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return [int(word) for word in np.asarray(data).ravel()]
+
+
+def _require_functions(where: str, candidate: Any, reference: Any) -> None:
+    if isinstance(candidate, Layer):
+        refuse_type(where, f"candidate is the layer {candidate!r}; fdl.check.layer(model, x) checks a whole layer")
+    if not callable(candidate):
+        refuse_type(where, f"candidate is {shown(candidate)}, wanted an Op or a function")
+    if reference is not None and not callable(reference):
+        refuse_type(where, f"reference is {shown(reference)}, wanted a plain function of the same arguments, or None")
+
+
+def _options(where: str, options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(static options, array options). Arrays are cast with the arguments, so that float64 reaches all of a computation."""
+    if options is None:
+        return {}, {}
+    if not isinstance(options, Mapping):
+        refuse_type(where, f"options is {shown(options)}, wanted a dict of keyword options such as {{'axis': -1}}")
+    arrays = {name: value for name, value in options.items() if is_array(value)}
+    return {name: value for name, value in options.items() if name not in arrays}, arrays
+
+
+def _signed(candidate: Callable) -> Callable:
+    """What has the signature: an Op takes *args, its equation says their names."""
+    return candidate._equation if isinstance(candidate, Op) else inspect.unwrap(candidate)
+
+
+def _name(function: Any) -> str:
+    if isinstance(function, Op):
+        return function.name
+    name = getattr(function, "__name__", type(function).__name__)
+    return "the candidate" if name == "<lambda>" else name
+
+
+def _name_of_reference(candidate: Any, reference: Any) -> str:
+    if reference is None:
+        return "its equation" if isinstance(candidate, Op) else "central differences"
+    if isinstance(reference, Op):
+        return f"the equation of {reference.name}"
+    name = getattr(reference, "__name__", type(reference).__name__)
+    return "the reference" if name == "<lambda>" else f"the reference {name}"

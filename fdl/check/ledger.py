@@ -1,0 +1,202 @@
+"""The account of a check: every comparison made, added up by array and mode, and what each array comes to."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from fdl.check.compare import Item, Truth, decides, pattern, wrong_entries
+from fdl.check.numerical import Evidence
+from fdl.check.report import RIGHT, UNDECIDED, WRONG, Comparison, Failure, LeafSummary
+from fdl.check.rounding import unit_roundoff
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """Which candidate (a label, empty if there is one), which mode, in which precision."""
+
+    label: str
+    mode: str
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.label} {self.mode}".strip()
+
+
+@dataclasses.dataclass(eq=False)
+class _Row:
+    comparison: Comparison
+    failure: Failure | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Digits:
+    """How many decimal digits the plain version keeps, and how many its dtype has."""
+
+    kept: float
+    available: float
+    dtype: str
+
+
+class Ledger:
+    def __init__(self):
+        self.rows: dict[tuple[Item, Where], _Row] = {}
+        self.errors: list[Failure] = []
+        self._decided: dict[Item, dict[str, np.ndarray]] = {}  # by candidate
+        self._sees: dict[Item, np.ndarray] = {}
+        self._digits: dict[Item, _Digits] = {}
+        self._numerical: dict[Item, Evidence] = {}
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        return (*self.errors, *(row.failure for row in self.rows.values() if row.failure is not None))
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        return tuple(row.comparison for row in self.rows.values())
+
+    @property
+    def leaves(self) -> tuple[LeafSummary, ...]:
+        return tuple(self._summary(item) for item in self._decided)
+
+    def error(self, name: str, message: str, leaf: str = "") -> None:
+        """Something that could not run, or that is of another kind than it should be."""
+        failure = Failure("error", leaf, name, "", message)
+        if failure not in self.errors:
+            self.errors.append(failure)
+
+    def add(self, item: Item, where: Where, got: np.ndarray, truth: Truth, natural: float) -> None:
+        """One comparison of one array. `natural`: the size it has by its units (see `natural_size`)."""
+        wrong, ratio = wrong_entries(got, truth), _ratio(got, truth)
+        row = self.rows.get((item, where))
+        if row is None:
+            empty = Comparison(item.kind, item.leaf, where.name, where.dtype, got.size, 0, 0, 0, 0, 0.0)
+            row = self.rows[item, where] = _Row(empty)
+        sums = row.comparison
+        row.comparison = dataclasses.replace(
+            sums,
+            comparisons=sums.comparisons + int(truth.comparable.sum()),
+            not_finite=sums.not_finite + int((~np.isfinite(truth.wanted)).sum()),
+            out_of_range=sums.out_of_range + int((np.isfinite(truth.wanted) & ~truth.comparable).sum()),
+            wrong=sums.wrong + int(wrong.sum()),
+            worst=max(sums.worst, float(np.max(ratio, initial=0.0, where=truth.comparable))),
+        )
+        if wrong.any() and (row.failure is None or wrong.sum() > row.failure.wrong):
+            row.failure = self._failure(item, where, got, truth, wrong, ratio)
+        self._learn(item, where, truth, natural)
+
+    def add_numerical(self, item: Item, evidence: Evidence) -> None:
+        """Central differences of one leaf, which decide where there is no reference."""
+        where = Where("", "central differences", "float64")
+        self._numerical[item] = evidence
+        counts = (evidence.decided.size, evidence.directions, 0, 0, evidence.wrong, evidence.worst)
+        row = self.rows[item, where] = _Row(Comparison(item.kind, item.leaf, where.name, where.dtype, *counts))
+        if evidence.wrong:
+            message = f"{evidence.wrong} of {evidence.directions} directional derivatives differ"
+            numbers = (evidence.got, evidence.wanted, evidence.worst, evidence.wrong, evidence.directions)
+            row.failure = Failure(item.kind, item.leaf, where.name, where.dtype, message, (), *numbers)
+        self._decided.setdefault(item, {})
+
+    # ---- what is learned from a comparison ----
+
+    def _learn(self, item: Item, where: Where, truth: Truth, natural: float) -> None:
+        decided, now = self._decided.setdefault(item, {}), decides(truth, natural)
+        decided[where.label] = decided[where.label] | now if where.label in decided else now
+        with np.errstate(all="ignore"):
+            relative = np.where(truth.comparable, truth.allowed / np.abs(truth.wanted), np.inf)
+        self._sees[item] = np.fmin(self._sees.get(item, np.inf), relative)
+        known = self._digits.get(item)
+        # the arguments' own precision says more than float64
+        if known is None or (known.dtype == "float64" and where.dtype != "float64"):
+            self._digits[item] = _digits(truth, where.dtype)
+
+    def _failure(
+        self, item: Item, where: Where, got: np.ndarray, truth: Truth, wrong: np.ndarray, ratio: np.ndarray
+    ) -> Failure:
+        worst = np.unravel_index(int(np.argmax(np.where(wrong, ratio, -1.0))), wrong.shape)
+        seen = pattern(got, truth, wrong)
+        return Failure(
+            quantity=item.kind,
+            leaf=item.leaf,
+            mode=where.name,
+            dtype=where.dtype,
+            message=self._rounding_alone(item, where, got, truth, wrong) or seen,
+            index=tuple(int(i) for i in worst),
+            got=float(got[worst]),
+            wanted=float(truth.wanted[worst]),
+            error_over_allowed=float(ratio[worst]),
+            wrong=int(wrong.sum()),
+            entries=got.size,
+            pattern=seen,
+        )
+
+    def _rounding_alone(self, item: Item, where: Where, got: np.ndarray, truth: Truth, wrong: np.ndarray) -> str:
+        """What to say of an array that is right in float64 and finite, but wrong in the arguments' precision."""
+        formula = self.rows.get((item, Where(where.label, "float64", "float64")))
+        if where.dtype == "float64" or formula is None or formula.failure is not None or not np.isfinite(got[wrong]).all():
+            return ""
+        with np.errstate(all="ignore"):
+            times = float(np.median(np.abs(got - truth.wanted)[wrong] / truth.expected[wrong]))
+        return f"{where.dtype} rounding error {times:.2g} times that of the plain version"
+
+    # ---- what an array comes to ----
+
+    def _summary(self, item: Item) -> LeafSummary:
+        evidence, masks = self._numerical.get(item), list(self._decided[item].values())
+        if evidence is not None:
+            masks.append(evidence.decided)
+        decided = np.logical_and.reduce(masks)
+        sees = self._sees[item] if evidence is None else evidence.sees
+        finite = sees[np.isfinite(sees)]
+        verdict = RIGHT if decided.any() and not (evidence and evidence.undecided) else UNDECIDED
+        if any(row.failure is not None for (known, _), row in self.rows.items() if known == item):
+            verdict = WRONG
+        return LeafSummary(
+            quantity=item.kind,
+            leaf=item.leaf,
+            shape=np.shape(decided),
+            verdict=verdict,
+            decided=int(decided.sum()),
+            entries=int(decided.size),
+            sees=float(np.median(finite)) if finite.size else float("inf"),
+            note=self._note(item, verdict),
+        )
+
+    def _note(self, item: Item, verdict: str) -> str:
+        evidence = self._numerical.get(item)
+        if evidence and evidence.undecided:
+            return evidence.undecided
+        rows = [row.comparison for (known, _), row in self.rows.items() if known == item]
+        not_finite, out_of_range = sum(row.not_finite for row in rows), sum(row.out_of_range for row in rows)
+        if not any(row.comparisons for row in rows):
+            return "the truth is finite in no entry" if not_finite else "the plain version is finite in no entry"
+        notes = []
+        digits = self._digits[item]
+        if digits.kept < digits.available / 2 and verdict != WRONG:
+            zero = verdict == RIGHT and digits.kept <= 0
+            kept = f"ill-conditioned here: about {max(digits.kept, 0):.0f} digits survive in {digits.dtype}"
+            notes.append("zero up to rounding" if zero else kept)
+        if not_finite:
+            notes.append(f"{not_finite} comparisons left out: the truth is not finite there")
+        if out_of_range:
+            notes.append(f"{out_of_range} left out: the plain version overflows there")
+        return "; ".join(notes)
+
+
+def _ratio(got: np.ndarray, truth: Truth) -> np.ndarray:
+    """Error over allowed error; 0 for what is excused, infinite for what is not finite."""
+    with np.errstate(all="ignore"):
+        error = np.abs(got - truth.wanted)
+        ratio = np.where(error == 0, 0.0, error / truth.allowed)
+    return np.where(truth.excused & ~np.isfinite(got), 0.0, np.where(np.isnan(ratio), np.inf, ratio))
+
+
+def _digits(truth: Truth, dtype: str) -> _Digits:
+    available = float(-np.log10(2 * unit_roundoff(jnp.dtype(dtype))))
+    wanted, expected = np.abs(truth.wanted[truth.comparable]), truth.expected[truth.comparable]
+    top = max(float(np.max(wanted, initial=0.0)), float(np.max(expected, initial=0.0)))
+    if top == 0 or not expected.any():
+        return _Digits(float("inf"), available, dtype)
+    size, error = np.linalg.norm(wanted / top), np.linalg.norm(expected / top)
+    return _Digits(float(-np.log10(error / size)) if size > 0 else 0.0, available, dtype)

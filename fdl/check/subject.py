@@ -1,0 +1,256 @@
+"""What is judged: something that turns arguments and the cotangents of its outputs into values and gradients.
+
+A subject is called as `subject(active, fixed, w) -> Result`:
+
+    active   the arrays that are differentiated, a list
+    fixed    everything else the computation needs: integer, boolean, key, None and empty leaves, state, array options
+    w        the cotangents of the floating outputs, a list, in a dtype that holds them exactly
+
+`Layout` says how active and fixed leaves make up the arguments again. A `Differentiated` function is judged through
+`jax.vjp`; other subjects (the hand-written backward of a layer) bring their gradients themselves. The transformations at the
+end of the file make a subject out of a subject: batched, inside scan, under checkpoint, differentiated once more.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdl.errors import is_array, refuse, refuse_type, shown
+
+
+class Result(NamedTuple):
+    values: list  # floating outputs
+    others: list  # outputs without a derivative
+    gradients: list  # one per active leaf
+
+
+class Subject(Protocol):
+    def __call__(self, active: list, fixed: Any, w: list) -> Result: ...
+
+
+# ---- arguments ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One leaf of the arguments: its path as a user would write it, and whether it is differentiated."""
+
+    path: str
+    active: bool
+    shown: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the arguments are taken apart into active and fixed leaves, and put together again."""
+
+    structure: Any
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        return tuple(leaf.path for leaf in self.leaves if leaf.active)
+
+    @property
+    def not_differentiated(self) -> tuple[str, ...]:
+        return tuple(f"{leaf.path} {leaf.shown}" for leaf in self.leaves if not leaf.active)
+
+    def split(self, args: tuple) -> tuple[list, list]:
+        flat = jax.tree.leaves(args, is_leaf=_is_none)
+        pairs = list(zip(self.leaves, flat, strict=True))
+        return [x for leaf, x in pairs if leaf.active], [x for leaf, x in pairs if not leaf.active]
+
+    def join(self, active: list, fixed: list) -> tuple:
+        of_active, of_fixed = iter(active), iter(fixed)
+        return jax.tree.unflatten(self.structure, [next(of_active if x.active else of_fixed) for x in self.leaves])
+
+    def gradients(self, cotangents: tuple) -> list:
+        """The gradients of the active leaves, from a tuple like the arguments."""
+        flat, structure = jax.tree.flatten(cotangents, is_leaf=_is_none)
+        if structure != self.structure:
+            refuse("backward", f"returned the structure {structure}, wanted that of the arguments, {self.structure}")
+        return [x for leaf, x in zip(self.leaves, flat, strict=True) if leaf.active]
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def layout_of(where: str, names: tuple[str, ...], args: tuple, frozen: tuple[str, ...] = ()) -> Layout:
+    """The layout of the arguments; those named in `frozen` are not differentiated, whatever they are.
+
+    Errors: InputTypeError for a leaf that is no array, a traced or a complex one.
+    """
+    pairs, structure = jax.tree_util.tree_flatten_with_path(args, is_leaf=_is_none)
+    leaves = []
+    for path, x in pairs:
+        name = names[path[0].idx]
+        leaves.append(_leaf(where, name + jax.tree_util.keystr(path[1:]), x, name in frozen))
+    return Layout(structure, tuple(leaves))
+
+
+def _leaf(where: str, path: str, x: Any, frozen: bool) -> Leaf:
+    if x is None:
+        return Leaf(path, False, "None")
+    if not is_array(x):
+        remedy = "pass it by options={...}" if isinstance(x, str) or callable(x) else f"pass jnp.asarray({path})"
+        refuse_type(where, f"{path} is {shown(x)}, wanted an array; {remedy}")
+    if isinstance(x, jax.core.Tracer):
+        refuse_type(where, f"{path} is traced; a check compares numbers, call it outside jit, grad and vmap")
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        refuse_type(where, f"{path} is {shown(x)}, wanted real arrays; pass its real and imaginary parts")
+    return Leaf(path, bool(jnp.issubdtype(x.dtype, jnp.floating) and x.size and not frozen), shown(x))
+
+
+def argument_names(function: Callable, count: int) -> tuple[str, ...]:
+    """The names of the positional arguments, from the signature: x, w, args[2]."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some callables have none
+        parameters = ()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:count]
+    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
+    return tuple(names) + tuple(f"{rest}[{i - len(names)}]" for i in range(len(names), count))
+
+
+# ---- subjects ----
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Differentiated:
+    """A function, judged through `jax.vjp`. `fixed` is (leaves, array options); `settings` are its other options.
+
+    with_aux: the function returns (out, aux), and cotangents reach `out` alone.
+    """
+
+    function: Callable
+    layout: Layout
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    with_aux: bool = False
+
+    def out(self, active: list, fixed: Any) -> tuple[Any, Any]:
+        """(what the function returns, aux)."""
+        leaves, arrays = fixed
+        out = self.function(*self.layout.join(active, leaves), **self.settings, **arrays)
+        return out if self.with_aux else (out, ())
+
+    def outputs(self, active: list, fixed: Any) -> tuple[list, tuple[list, list]]:
+        """(outputs that get a cotangent, (other floating outputs, outputs without a derivative))."""
+        out, aux = self.out(active, fixed)
+        floats, others = parted(out)
+        aux_floats, aux_others = parted(aux)
+        return floats, (aux_floats, others + aux_others)
+
+    def __call__(self, active: list, fixed: Any, w: list) -> Result:
+        return _pulled(lambda active: self.outputs(active, fixed), active, w)
+
+
+def _pulled(run: Callable, active: list, w: list) -> Result:
+    """Values and gradients of `run(active) -> (outputs, (aux, others))`."""
+    floats, pull, (aux, others) = jax.vjp(run, active, has_aux=True)
+    (gradients,) = pull([cotangent.astype(out.dtype) for cotangent, out in zip(w, floats, strict=True)])
+    return Result([*floats, *aux], others, gradients)
+
+
+def parted(out: Any) -> tuple[list, list]:
+    """The leaves that carry a derivative, and the others."""
+    leaves = [x if is_array(x) else jnp.asarray(x) for x in jax.tree.leaves(out)]
+    floats = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return floats, [x for x in leaves if not jnp.issubdtype(x.dtype, jnp.inexact)]
+
+
+# ---- transformations ----
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batched:
+    """A batch of examples at once: `vmap` of the function, then its gradient."""
+
+    subject: Subject
+
+    def __call__(self, active: list, fixed: Any, w: list) -> Result:
+        return _mapped(_vmap, self.subject, active, fixed, w)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scanned:
+    """The examples of a batch one after the other inside `lax.scan`, and the gradient of the whole loop."""
+
+    subject: Subject
+
+    def __call__(self, active: list, fixed: Any, w: list) -> Result:
+        return _mapped(_scan, self.subject, active, fixed, w)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchedGradient:
+    """A batch of examples at once: `vmap` of the gradient."""
+
+    subject: Subject
+
+    def __call__(self, active: list, fixed: Any, w: list) -> Result:
+        stacked, fixed_of = _stacked(fixed)
+        return _vmap(lambda a, f, w: self.subject(a, fixed_of(f), w), active, stacked, w)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Checkpointed:
+    """The function under `jax.checkpoint`: its forward pass runs again on the way back."""
+
+    subject: Differentiated
+
+    def __call__(self, active: list, fixed: Any, w: list) -> Result:
+        return _pulled(jax.checkpoint(lambda active: self.subject.outputs(active, fixed)), active, w)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Second:
+    """Second derivatives in reverse: the gradient of <v, gradient>. `w` is (cotangents, v)."""
+
+    subject: Subject
+
+    def __call__(self, active: list, fixed: Any, w: Any) -> Result:
+        w, v = w
+
+        def slope(active):
+            gradients = self.subject(active, fixed, w).gradients
+            return sum(jnp.sum(a.astype(g.dtype) * g) for a, g in zip(v, gradients, strict=True))
+
+        return Result([], [], jax.grad(slope)(active))
+
+
+def is_countable(x: Any) -> bool:
+    """Integers and booleans: in a batch each example has its own; keys, state and options are shared by all."""
+    return is_array(x) and (jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == np.bool_)
+
+
+def _mapped(over: Callable, subject: Subject, active: list, fixed: Any, w: list) -> Result:
+    """The gradient of the mapped function; a subject that is no function is mapped as it is."""
+    stacked, fixed_of = _stacked(fixed)
+    if not isinstance(subject, Differentiated):
+        return over(lambda a, f, w: subject(a, fixed_of(f), w), active, stacked, w)
+    return _pulled(lambda active: over(lambda a, f: subject.outputs(a, fixed_of(f)), active, stacked), active, w)
+
+
+def _vmap(run: Callable, *stacks: Any) -> Any:
+    return jax.vmap(run)(*stacks)
+
+
+def _scan(run: Callable, *stacks: Any) -> Any:
+    return jax.lax.scan(lambda carry, step: (carry, run(*step)), None, stacks)[1]
+
+
+def _stacked(fixed: Any) -> tuple[list, Callable[[list], Any]]:
+    """The stacked leaves of `fixed`, and what puts those of one example back between the shared ones."""
+    flat, structure = jax.tree.flatten(fixed)
+
+    def fixed_of(example: list) -> Any:
+        own = iter(example)
+        return jax.tree.unflatten(structure, [next(own) if is_countable(x) else x for x in flat])
+
+    return [x for x in flat if is_countable(x)], fixed_of
