@@ -98,6 +98,15 @@ def one_hot(key, shape, dtype):
     return jax.nn.one_hot(labels(key, shape[:-1], shape[-1]), shape[-1], dtype=dtype)
 
 
+def chances(key, dtype):
+    """Probabilities and soft labels, both away from 0 and 1."""
+    return jax.nn.sigmoid(normal(key, (7, 3), dtype)), jax.nn.sigmoid(normal(split(key)[1], (7, 3), dtype))
+
+
+def logits_and_chances(key, dtype):
+    return normal(key, (7, 3), dtype, 2.0), chances(key, dtype)[1]
+
+
 CONCEPTS = (
     Concept("layers/dense", fdl.ops.dense, dense_arguments),
     Concept("layers/dense", fdl.ops.dense, lambda key, dtype: dense_arguments(key, dtype, (2, 3))),
@@ -129,6 +138,69 @@ CONCEPTS = (
     Concept("layers/sparsemax", fdl.ops.sparsemax, lambda key, dtype: (normal(key, (7, 5), dtype),), ({}, {"axis": 0})),
     Concept("layers/glu", fdl.ops.glu, lambda key, dtype: (normal(key, (6, 4), dtype),), ({}, {"axis": 0})),
     Concept(
+        "losses/amended_cross_entropy",
+        fdl.losses.amended_cross_entropy,
+        lambda key, dtype: (distribution(key, (3, 4, 5), dtype), distribution(split(key)[1], (3, 5), dtype)),
+        ({}, {"diversity": 0.8}),
+    ),
+    Concept(
+        "losses/binary_crossentropy",
+        fdl.losses.binary_crossentropy,
+        chances,
+        ({}, {"label_smoothing": 0.2, "axis": 0}),
+    ),
+    Concept(
+        "losses/binary_crossentropy",
+        fdl.losses.binary_crossentropy,
+        logits_and_chances,
+        ({"from_logits": True}, {"from_logits": True, "label_smoothing": 0.2, "axis": 1}),
+    ),
+    Concept(
+        "losses/binary_focal_crossentropy",
+        fdl.losses.binary_focal_crossentropy,
+        chances,
+        ({}, {"apply_class_balancing": True, "alpha": 0.3, "gamma": 0.7, "label_smoothing": 0.2, "axis": 0}),
+    ),
+    Concept(
+        "losses/binary_focal_crossentropy",
+        fdl.losses.binary_focal_crossentropy,
+        logits_and_chances,
+        (
+            {"from_logits": True},
+            {"from_logits": True, "apply_class_balancing": True, "gamma": 0.5, "label_smoothing": 0.1, "axis": 0},
+        ),
+    ),
+    Concept(
+        "losses/categorical_crossentropy",
+        fdl.losses.categorical_crossentropy,
+        lambda key, dtype: (positive(key, (7, 5), dtype), distribution(split(key)[1], (7, 5), dtype)),
+        ({}, {"label_smoothing": 0.2, "axis": 0}),
+    ),
+    Concept(
+        "losses/categorical_crossentropy",
+        fdl.losses.categorical_crossentropy,
+        lambda key, dtype: (normal(key, (3, 5, 2), dtype, 2.0), distribution(split(key)[1], (3, 5, 2), dtype)),
+        ({"from_logits": True}, {"from_logits": True, "label_smoothing": 0.2, "axis": 1}),
+    ),
+    Concept(
+        "losses/categorical_focal_crossentropy",
+        fdl.losses.categorical_focal_crossentropy,
+        lambda key, dtype: (positive(key, (7, 5), dtype), distribution(split(key)[1], (7, 5), dtype)),
+        ({}, {"alpha": (0.1, 0.2, 0.3, 0.4, 0.5), "gamma": 0.7, "label_smoothing": 0.2}),
+    ),
+    Concept(
+        "losses/categorical_focal_crossentropy",
+        fdl.losses.categorical_focal_crossentropy,
+        lambda key, dtype: (normal(key, (3, 5, 2), dtype, 2.0), distribution(split(key)[1], (3, 5, 2), dtype)),
+        ({"from_logits": True}, {"from_logits": True, "alpha": (0.1, 0.2, 0.3, 0.4, 0.5), "gamma": 1.5, "axis": 1}),
+    ),
+    Concept(
+        "losses/categorical_generalized_cross_entropy",
+        fdl.losses.categorical_generalized_cross_entropy,
+        lambda key, dtype: (distribution(key, (7, 3, 5), dtype), labels(split(key)[1], (7, 3), 5)),
+        ({}, {"q": 0.8}),
+    ),
+    Concept(
         "losses/categorical_hinge",
         fdl.losses.categorical_hinge,
         lambda key, dtype: (scores(key, dtype), one_hot(split(key)[1], (7, 5), dtype)),
@@ -150,6 +222,12 @@ CONCEPTS = (
         lambda key, dtype: (normal(key, (7, 5), dtype), normal(split(key)[1], (7, 5), dtype)),
         ({}, {"axis": 0}),
     ),
+    Concept(
+        "losses/cross_entropy",
+        fdl.losses.cross_entropy,
+        lambda key, dtype: (distribution(key, (7, 5), dtype), distribution(split(key)[1], (7, 5), dtype)),
+        ({}, {"base": 2}),
+    ),
     Concept("losses/euclidean_distance", fdl.losses.euclidean_distance, apart),
     Concept("losses/hinge", fdl.losses.hinge, margins),
     Concept(
@@ -159,13 +237,18 @@ CONCEPTS = (
         ({"binary_labels": True},),
     ),
     Concept("losses/huber", fdl.losses.huber, apart, ({}, {"delta": 0.8})),
+    Concept(
+        "losses/kl_divergence",
+        fdl.losses.kl_divergence,
+        lambda key, dtype: (distribution(key, (7, 5), dtype), distribution(split(key)[1], (7, 5), dtype)),
+    ),
     Concept("losses/log_cosh", fdl.losses.log_cosh, apart),
     Concept(
         "losses/mean",
         fdl.losses.mean,
         lambda key, dtype: (normal(key, (7, 3), dtype), jnp.abs(normal(split(key)[1], (7,), dtype))),
     ),
-    Concept("losses/mean", fdl.losses.mean, lambda key, dtype: (normal(key, (7,), dtype),)),
+    Concept("losses/mean", fdl.losses.mean, lambda key, dtype: (normal(key, (7,), dtype), None)),
     Concept("losses/mean_absolute_error", fdl.losses.mean_absolute_error, apart),
     Concept(
         "losses/mean_absolute_percentage_error",
@@ -201,6 +284,7 @@ CONCEPTS = (
     ),
     Concept("losses/pseudo_huber", fdl.losses.pseudo_huber, apart, ({}, {"delta": 0.8})),
     Concept("losses/quantile", fdl.losses.quantile, apart, ({}, {"q": 0.9})),
+    Concept("losses/sigmoid_binary_cross_entropy", fdl.losses.sigmoid_binary_cross_entropy, logits_and_chances),
     Concept(
         "losses/softmax_cross_entropy",
         fdl.losses.softmax_cross_entropy,
@@ -210,6 +294,18 @@ CONCEPTS = (
         "losses/softmax_cross_entropy_with_integer_labels",
         fdl.losses.softmax_cross_entropy_with_integer_labels,
         lambda key, dtype: (normal(key, (7, 3, 5), dtype, 2.0), labels(split(key)[1], (7, 3), 5)),
+    ),
+    Concept(
+        "losses/sparse_categorical_crossentropy",
+        fdl.losses.sparse_categorical_crossentropy,
+        lambda key, dtype: (positive(key, (7, 3, 5), dtype), labels(split(key)[1], (7, 3), 5)),
+        ({}, {"ignore_class": 1}),
+    ),
+    Concept(
+        "losses/sparse_categorical_crossentropy",
+        fdl.losses.sparse_categorical_crossentropy,
+        lambda key, dtype: (normal(key, (3, 5, 2), dtype, 2.0), labels(split(key)[1], (3, 2), 5)),
+        ({"from_logits": True, "axis": 1}, {"from_logits": True, "axis": 1, "ignore_class": 0}),
     ),
     Concept("losses/squared_hinge", fdl.losses.squared_hinge, margins),
     Concept(

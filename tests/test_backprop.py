@@ -35,8 +35,10 @@ def test_value_and_grad_equals_jax_grad_of_the_equation(batch, getkey, penalty, 
         kwargs["mask"] = jax.random.bernoulli(getkey(), 0.7, (11,))
     if extra in ("weights", "both"):
         kwargs["weights"] = jax.random.uniform(getkey(), (11,), jnp.float32)
-    (value, state), grads = fdl.backprop.value_and_grad(MODEL, CE, penalty)(*batch, key, **kwargs)
-    (want_value, _), want = fdl.backprop.value_and_grad(MODEL, CE, penalty, gradient="autodiff")(*batch, key, **kwargs)
+    manual = jax.jit(fdl.backprop.value_and_grad(MODEL, CE, penalty))
+    autodiff = jax.jit(fdl.backprop.value_and_grad(MODEL, CE, penalty, gradient="autodiff"))
+    (value, state), grads = manual(*batch, key, **kwargs)
+    (want_value, _), want = autodiff(*batch, key, **kwargs)
     assert state == {} and jnp.isclose(value, want_value, rtol=1e-12)
     assert largest_relative_difference(grads, want) < 1e-10
 
@@ -64,7 +66,7 @@ def test_batch_gradient_is_the_mean_of_the_examples_gradients(batch):
     params, state, x, labels = batch
     model = fdl.serial(fdl.dense(4), fdl.tanh(), fdl.dense(3))
     params, _ = model.init(jax.random.key(3), (5,), jnp.float64)
-    gradient = fdl.backprop.value_and_grad(model, CE)
+    gradient = jax.jit(fdl.backprop.value_and_grad(model, CE))
     _, whole = gradient(params, {}, x, labels)
     _, each = jax.vmap(lambda x, t: gradient(params, {}, x[None], t[None]))(x, labels)
     assert largest_relative_difference(jax.tree.map(lambda g: g.mean(0), each), whole) < 1e-12
@@ -76,14 +78,15 @@ def test_deltas_are_the_errors_at_every_output(batch, getkey):
     params, state, x, labels = batch
     model = fdl.serial(fdl.dense(4), fdl.tanh(), fdl.parallel(fdl.dense(3), fdl.serial(fdl.dense(2), fdl.dense(3))))
     params, state = model.init(getkey(), (5,), jnp.float64)
-    deltas = fdl.backprop.deltas(model, CE, params, state, x, labels)
-    assert tuple(deltas) == model.names
-    _, grads = fdl.backprop.value_and_grad(model, CE)(params, state, x, labels)
+    deltas = jax.jit(lambda *a: fdl.backprop.deltas(model, CE, *a))(params, state, x, labels)
+    assert set(deltas) == set(model.names)
+    _, grads = jax.jit(fdl.backprop.value_and_grad(model, CE))(params, state, x, labels)
     np.testing.assert_allclose(x.T @ deltas["dense_0"], grads["dense_0"]["w"], rtol=1e-12)
     np.testing.assert_allclose(deltas["dense_0"].sum(0), grads["dense_0"]["b"], rtol=1e-12)
     p = jax.nn.softmax(model.equation(params, state, x)[0])
     want = (p - jax.nn.one_hot(labels, 3, dtype=p.dtype)) / 11
     np.testing.assert_allclose(deltas["parallel_2/serial_1/dense_1"], want, rtol=1e-10)
+    assert tuple(fdl.backprop.deltas(model, CE, params, state, x, labels)) == model.names
     single = fdl.backprop.deltas(fdl.dense(3), CE, fdl.dense(3).init(getkey(), (5,), jnp.float64)[0], {}, x, labels)
     assert set(single) == {"dense"}
 
@@ -94,7 +97,7 @@ def test_poisoned_examples_count_exactly_nothing(batch):
     params, _ = model.init(jax.random.key(3), (5,), jnp.float64)
     target = jax.random.normal(jax.random.key(4), (11, 2), jnp.float64)
     counts = jnp.arange(11) % 3 != 0
-    gradient = fdl.backprop.value_and_grad(model, MSE)
+    gradient = jax.jit(fdl.backprop.value_and_grad(model, MSE))
     (want, _), want_grads = gradient(params, {}, x[counts], target[counts])
     poison = lambda a: jnp.where(counts[:, None], a, jnp.full_like(a, jnp.nan))
     for kwargs in ({"mask": counts}, {"weights": counts.astype(jnp.float64)}):
@@ -133,7 +136,7 @@ def notes(request, getkey):
     params, _ = model.init(getkey(), (5,), jnp.float64)
     params = jax.tree.map(lambda p: p + 0.2 * jax.random.normal(getkey(), p.shape, p.dtype), params)
     x, y = jax.random.normal(getkey(), (5,), jnp.float64), jnp.asarray([0.3], jnp.float64)
-    grads = jax.grad(lambda p: jnp.sum(MSE.equation(model.equation(p, {}, x[None])[0], y[None])))(params)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(MSE.equation(model.equation(p, {}, x[None])[0], y[None]))))(params)
     return getattr(fdl.ops, request.param), model, params, x, y, grads
 
 

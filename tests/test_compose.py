@@ -39,12 +39,16 @@ def test_backward_equals_autodiff_of_the_equation(name, train, getkey):
     params, state = model.init(getkey(), shape, jnp.float64)
     params, key = noisy(params, getkey()), getkey()
     x = jax.random.normal(getkey(), (7, *shape), jnp.float64)
-    y, _, residuals = model.forward(params, state, x, train=train, key=key)
-    dy = jax.random.normal(getkey(), y.shape, jnp.float64)
-    want_y, pull = jax.vjp(lambda p, x: model.equation(p, state, x, train=train, key=key)[0], params, x)
-    got = model.backward(residuals, dy)
-    fast_y, fast_pull = jax.vjp(lambda p, x: model.apply(p, state, x, train=train, key=key)[0], params, x)
-    for a, b in ((y, want_y), (fast_y, want_y), (got, pull(dy)), (fast_pull(dy), pull(dy))):
+
+    @jax.jit
+    def all_ways(params, x, dy):
+        y, _, residuals = model.forward(params, state, x, train=train, key=key)
+        want_y, want = jax.vjp(lambda p, x: model.equation(p, state, x, train=train, key=key)[0], params, x)
+        fast_y, fast = jax.vjp(lambda p, x: model.apply(p, state, x, train=train, key=key)[0], params, x)
+        return ((y, want_y), (fast_y, want_y), (model.backward(residuals, dy), want(dy)), (fast(dy), want(dy)))
+
+    shape = jax.eval_shape(lambda: model.apply(params, state, x)[0]).shape
+    for a, b in all_ways(params, x, jax.random.normal(getkey(), shape, jnp.float64)):
         jax.tree.map(lambda u, v: np.testing.assert_allclose(u, v, rtol=1e-10, atol=1e-12), a, b)
 
 

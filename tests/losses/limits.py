@@ -1,0 +1,44 @@
+"""A limits table as a test: value and gradients at its inputs, eager and compiled; and second derivatives at single points."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+INF, NAN = np.inf, np.nan
+
+
+def assert_limits(loss, *rows, rtol=1e-6):
+    """rows: (the arguments of one example, its loss, a gradient or None per argument); a number stands for one output.
+
+    float32. Entries are compared to `rtol` of themselves or, if smaller than that, of the largest of their array.
+    """
+    columns = [np.stack([_one(row[0][i]) for row in rows]) for i in range(len(rows[0][0]))]
+    args = tuple(jnp.asarray(x if x.shape[1:] else x) for x in columns)
+    for call in (loss, jax.jit(loss)):
+        values, pull = jax.vjp(call, *args)
+        gradients = pull(jnp.ones_like(values))
+        for i, (given, value, wanted) in enumerate(rows):
+            about = f"{loss} at {given}"
+            np.testing.assert_allclose(values[i], np.float32(value), rtol=rtol, err_msg=about)
+            for x, dx, want in zip(args, gradients, wanted, strict=True):
+                if want is None:
+                    continue
+                assert dx.dtype == x.dtype == jnp.float32 and dx.shape == x.shape
+                want = np.broadcast_to(_one(want), x.shape[1:])
+                largest = np.abs(want[np.isfinite(want)]).max(initial=0)
+                np.testing.assert_allclose(dx[i], want, rtol=rtol, atol=rtol * largest, err_msg=about)
+
+
+def _one(x):
+    """An argument of one example: numbers are its outputs in float32, arrays are left as they are."""
+    if isinstance(x, jax.Array):
+        return np.asarray(x)
+    with np.errstate(over="ignore"):
+        return np.atleast_1d(np.asarray(x, np.float64).astype(np.float32))
+
+
+def second_derivatives(loss, preds, targets):
+    """By pred, one per pair of numbers, in float64."""
+    preds, targets = (jnp.asarray(x, jnp.float64)[:, None] for x in (preds, targets))
+    slope = jax.grad(lambda preds: loss(preds, targets).sum())
+    return np.asarray(jax.jvp(slope, (preds,), (jnp.ones_like(preds),))[1])[:, 0]
