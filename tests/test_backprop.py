@@ -108,6 +108,22 @@ def test_poisoned_examples_count_exactly_nothing(batch):
     assert value == 0 and all((leaf == 0).all() for leaf in jax.tree.leaves(grads)), "nothing counts"
 
 
+@pytest.mark.parametrize("name", ["cosine_similarity", "mean_absolute_percentage_error", "euclidean_distance"])
+def test_masked_examples_do_not_poison_losses_that_are_singular_at_zero(getkey, name):
+    """A bias-free model maps the zeros that stand for masked examples to 0, where these losses have no slope."""
+    model, loss = fdl.serial(fdl.dense(3, bias=False)), fdl.losses.get(name)
+    params, _ = model.init(getkey(), (5,), jnp.float64)
+    x, target = jax.random.normal(getkey(), (7, 5), jnp.float64), jax.random.normal(getkey(), (7, 3), jnp.float64)
+    mask = jnp.arange(7) != 2
+    by_hand, oracle = (
+        jax.jit(fdl.backprop.value_and_grad(model, loss, gradient=gradient))(params, {}, x, target, None, mask)
+        for gradient in ("manual", "autodiff")
+    )
+    assert jnp.isfinite(by_hand[0][0])
+    np.testing.assert_allclose(by_hand[0][0], oracle[0][0], rtol=1e-10)
+    np.testing.assert_allclose(by_hand[1]["dense_0"]["w"], oracle[1]["dense_0"]["w"], rtol=1e-10)
+
+
 def test_ten_training_losses_agree_with_autodiff(batch):
     params, state, x, labels = batch
     optimizer = optax.sgd(0.1, momentum=0.9)

@@ -41,6 +41,14 @@ BITS = (normal(5, 7), (normal(5, 7, seed=1) > 0).astype(np.float32))
 CLASSES = (normal(5, 7), one_hot(5, 7))
 
 
+CHANCES = (1 / (1 + np.exp(-REAL[0])), BITS[1])
+SOFT = (REAL[0], 1 / (1 + np.exp(-REAL[1])))
+MASSES = (POSITIVE[0], one_hot(5, 7))
+DISTRIBUTIONS = tuple(x / x.sum(-1, keepdims=True) for x in POSITIVE)
+LABELS = np.random.default_rng(4).integers(0, 7, 5).astype(np.int32)
+VOID = np.asarray([3, 255, 0, 255, 6], np.int32)
+
+
 class Same(NamedTuple):
     """fdl's call and Keras's, as functions of (pred, target), and the inputs."""
 
@@ -50,6 +58,98 @@ class Same(NamedTuple):
 
 
 SAME = {
+    "binary_crossentropy": Same(L.binary_crossentropy, lambda p, t: K.binary_crossentropy(t, p), CHANCES),
+    "binary_crossentropy, logits": Same(
+        L.binary_crossentropy.bind(from_logits=True), lambda p, t: K.binary_crossentropy(t, p, from_logits=True), SOFT
+    ),
+    "binary_crossentropy, logits, smoothed": Same(
+        L.binary_crossentropy.bind(from_logits=True, label_smoothing=0.2),
+        lambda p, t: K.binary_crossentropy(t, p, from_logits=True, label_smoothing=0.2),
+        BITS,
+    ),
+    "binary_crossentropy, smoothed along axis 0": Same(
+        L.binary_crossentropy.bind(label_smoothing=0.2, axis=0),
+        lambda p, t: K.binary_crossentropy(t, p, label_smoothing=0.2, axis=0),
+        CHANCES,
+    ),
+    "binary_focal_crossentropy": Same(
+        L.binary_focal_crossentropy, lambda p, t: K.binary_focal_crossentropy(t, p), CHANCES
+    ),
+    "binary_focal_crossentropy, balanced": Same(
+        L.binary_focal_crossentropy.bind(apply_class_balancing=True, alpha=0.4, gamma=0.5),
+        lambda p, t: K.binary_focal_crossentropy(t, p, apply_class_balancing=True, alpha=0.4, gamma=0.5),
+        CHANCES,
+    ),
+    "binary_focal_crossentropy, logits": Same(
+        L.binary_focal_crossentropy.bind(from_logits=True),
+        lambda p, t: K.binary_focal_crossentropy(t, p, from_logits=True),
+        BITS,
+    ),
+    "binary_focal_crossentropy, logits, every option": Same(
+        L.binary_focal_crossentropy.bind(
+            from_logits=True, apply_class_balancing=True, alpha=0.4, gamma=1.5, label_smoothing=0.1, axis=0
+        ),
+        lambda p, t: K.binary_focal_crossentropy(
+            t, p, from_logits=True, apply_class_balancing=True, alpha=0.4, gamma=1.5, label_smoothing=0.1, axis=0
+        ),
+        SOFT,
+    ),
+    "binary_focal_crossentropy, smoothed along axis 0": Same(
+        L.binary_focal_crossentropy.bind(label_smoothing=0.2, axis=0),
+        lambda p, t: K.binary_focal_crossentropy(t, p, label_smoothing=0.2, axis=0),
+        CHANCES,
+    ),
+    "categorical_crossentropy": Same(L.categorical_crossentropy, lambda p, t: K.categorical_crossentropy(t, p), MASSES),
+    "categorical_crossentropy, axis 0": Same(
+        L.categorical_crossentropy.bind(axis=0), lambda p, t: K.categorical_crossentropy(t, p, axis=0), DISTRIBUTIONS
+    ),
+    "categorical_crossentropy, logits": Same(
+        L.categorical_crossentropy.bind(from_logits=True),
+        lambda p, t: K.categorical_crossentropy(t, p, from_logits=True),
+        CLASSES,
+    ),
+    "categorical_crossentropy, logits, smoothed": Same(
+        L.categorical_crossentropy.bind(from_logits=True, label_smoothing=0.2),
+        lambda p, t: K.categorical_crossentropy(t, p, from_logits=True, label_smoothing=0.2),
+        CLASSES,
+    ),
+    "categorical_crossentropy, smoothed": Same(
+        L.categorical_crossentropy.bind(label_smoothing=0.2),
+        lambda p, t: K.categorical_crossentropy(t, p, label_smoothing=0.2),
+        POSITIVE,
+    ),
+    "categorical_focal_crossentropy": Same(
+        L.categorical_focal_crossentropy, lambda p, t: K.categorical_focal_crossentropy(t, p), MASSES
+    ),
+    "categorical_focal_crossentropy, class weights": Same(
+        L.categorical_focal_crossentropy.bind(
+            alpha=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], gamma=0.5, label_smoothing=0.2
+        ),
+        lambda p, t: K.categorical_focal_crossentropy(
+            t, p, alpha=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], gamma=0.5, label_smoothing=0.2
+        ),
+        MASSES,
+    ),
+    "categorical_focal_crossentropy, logits": Same(
+        L.categorical_focal_crossentropy.bind(from_logits=True),
+        lambda p, t: K.categorical_focal_crossentropy(t, p, from_logits=True),
+        CLASSES,
+    ),
+    "categorical_focal_crossentropy, logits along axis 0": Same(
+        L.categorical_focal_crossentropy.bind(from_logits=True, alpha=0.7, gamma=1.5, axis=0),
+        lambda p, t: K.categorical_focal_crossentropy(t, p, from_logits=True, alpha=0.7, gamma=1.5, axis=0),
+        CLASSES,
+    ),
+    "categorical_generalized_cross_entropy": Same(
+        L.categorical_generalized_cross_entropy.bind(q=0.5),
+        lambda p, t: K.categorical_generalized_cross_entropy(t, p, q=0.5),
+        (DISTRIBUTIONS[0], LABELS),
+    ),
+    "categorical_generalized_cross_entropy, q 0.9": Same(
+        L.categorical_generalized_cross_entropy.bind(q=0.9),
+        lambda p, t: K.categorical_generalized_cross_entropy(t, p, q=0.9),
+        (DISTRIBUTIONS[0], LABELS),
+    ),
     "categorical_hinge": Same(L.categorical_hinge, lambda p, t: K.categorical_hinge(t, p), CLASSES),
     "categorical_hinge, labels -1 and 1": Same(L.categorical_hinge, lambda p, t: K.categorical_hinge(t, p), SIGNS),
     "cosine_similarity": Same(L.cosine_similarity, lambda p, t: K.cosine_similarity(t, p), REAL),
@@ -60,6 +160,7 @@ SAME = {
     "hinge, labels 0 and 1": Same(L.hinge.bind(binary_labels=True), lambda p, t: K.hinge(t, p), BITS),
     "huber": Same(L.huber, lambda p, t: K.huber(t, p), REAL),
     "huber, delta 0.3": Same(L.huber.bind(delta=0.3), lambda p, t: K.huber(t, p, delta=0.3), REAL),
+    "kl_divergence": Same(L.kl_divergence, lambda p, t: K.kl_divergence(t, p), DISTRIBUTIONS),
     "log_cosh": Same(L.log_cosh, lambda p, t: K.log_cosh(t, p), REAL),
     "mean_absolute_error": Same(L.mean_absolute_error, lambda p, t: K.mean_absolute_error(t, p), REAL),
     "mean_absolute_percentage_error": Same(
@@ -70,6 +171,24 @@ SAME = {
         L.mean_squared_logarithmic_error, lambda p, t: K.mean_squared_logarithmic_error(t, p), POSITIVE
     ),
     "poisson": Same(L.poisson, lambda p, t: K.poisson(t, p), (1 + POSITIVE[0], POSITIVE[1])),
+    "sparse_categorical_crossentropy": Same(
+        L.sparse_categorical_crossentropy, lambda p, t: K.sparse_categorical_crossentropy(t, p), (POSITIVE[0], LABELS)
+    ),
+    "sparse_categorical_crossentropy, a void class": Same(
+        L.sparse_categorical_crossentropy.bind(ignore_class=255),
+        lambda p, t: K.sparse_categorical_crossentropy(t, p, ignore_class=255),
+        (POSITIVE[0], VOID),
+    ),
+    "sparse_categorical_crossentropy, logits": Same(
+        L.sparse_categorical_crossentropy.bind(from_logits=True),
+        lambda p, t: K.sparse_categorical_crossentropy(t, p, from_logits=True),
+        (REAL[0], LABELS),
+    ),
+    "sparse_categorical_crossentropy, logits, a void class": Same(
+        L.sparse_categorical_crossentropy.bind(from_logits=True, ignore_class=255),
+        lambda p, t: K.sparse_categorical_crossentropy(t, p, from_logits=True, ignore_class=255),
+        (REAL[0], VOID),
+    ),
     "squared_hinge": Same(L.squared_hinge, lambda p, t: K.squared_hinge(t, p), SIGNS),
     "squared_hinge, labels 0 and 1": Same(
         L.squared_hinge.bind(binary_labels=True), lambda p, t: K.squared_hinge(t, p), BITS
@@ -89,6 +208,90 @@ class Clipped(NamedTuple):
 
 INF, NAN = np.inf, np.nan
 CLIPPED = {
+    "binary_crossentropy, an infinite logit": Clipped(
+        L.binary_crossentropy.bind(from_logits=True),
+        lambda p, t: K.binary_crossentropy(t, p, from_logits=True),
+        (f32(INF), f32(1)),
+        (0.0, [0.0]),
+        (NAN, [0.0]),
+    ),
+    "binary_crossentropy, no probability": Clipped(
+        L.binary_crossentropy,
+        lambda p, t: K.binary_crossentropy(t, p),
+        (f32(1.5), f32(1)),
+        (NAN, [NAN]),
+        (1.1920929e-7, [0.0]),
+    ),
+    "binary_crossentropy, right and sure": Clipped(
+        L.binary_crossentropy,
+        lambda p, t: K.binary_crossentropy(t, p),
+        (f32(0), f32(0)),
+        (0.0, [1.0]),
+        (1.1920929e-7, [0.0]),
+    ),
+    "binary_crossentropy, wrong and nearly sure": Clipped(
+        L.binary_crossentropy,
+        lambda p, t: K.binary_crossentropy(t, p),
+        (f32(1e-12), f32(1)),
+        (-np.log(1e-12), [-1e12]),
+        (-np.log(1e-7), [0.0]),
+    ),
+    "binary_crossentropy, wrong and sure": Clipped(
+        L.binary_crossentropy,
+        lambda p, t: K.binary_crossentropy(t, p),
+        (f32(0), f32(1)),
+        (INF, [-INF]),
+        (-np.log(1e-7), [0.0]),
+    ),
+    "binary_focal_crossentropy, a logit of -1000": Clipped(
+        L.binary_focal_crossentropy.bind(from_logits=True),
+        lambda p, t: K.binary_focal_crossentropy(t, p, from_logits=True),
+        (f32(-1000), f32(1)),
+        (1000.0, [-1.0]),
+        (-np.log(1e-7), [0.0]),
+    ),
+    "binary_focal_crossentropy, a logit of 1000": Clipped(
+        L.binary_focal_crossentropy.bind(from_logits=True, gamma=0.5),
+        lambda p, t: K.binary_focal_crossentropy(t, p, from_logits=True, gamma=0.5),
+        (f32(1000), f32(1)),
+        (0.0, [0.0]),
+        (0.0, [NAN]),
+    ),
+    "categorical_crossentropy, a masked logit": Clipped(
+        L.categorical_crossentropy.bind(from_logits=True),
+        lambda p, t: K.categorical_crossentropy(t, p, from_logits=True),
+        (f32(0, -INF, 0), f32(1, 0, 0)),
+        (np.log(2), [-0.5, 0.0, 0.5]),
+        (NAN, [-0.5, 0.0, 0.5]),
+    ),
+    "categorical_crossentropy, the impossible happened": Clipped(
+        L.categorical_crossentropy,
+        lambda p, t: K.categorical_crossentropy(t, p),
+        (f32(0, 1), f32(1, 0)),
+        (INF, [-INF, 1.0]),
+        (-np.log(1e-7), [0.0, 0.0]),
+    ),
+    "categorical_focal_crossentropy, a logit of -1000": Clipped(
+        L.categorical_focal_crossentropy.bind(from_logits=True, alpha=1.0),
+        lambda p, t: K.categorical_focal_crossentropy(t, p, from_logits=True, alpha=1.0),
+        (f32(-1000, 0), f32(1, 0)),
+        (1000.0, [-1.0, 1.0]),
+        (-np.log(1e-7), [0.0, 0.0]),
+    ),
+    "categorical_generalized_cross_entropy, q 1e-7": Clipped(
+        L.categorical_generalized_cross_entropy.bind(q=1e-07),
+        lambda p, t: K.categorical_generalized_cross_entropy(t, p, q=1e-07),
+        (f32(1e-12, 1), np.int32(0)),
+        (27.630983, [-1e12, 0.0]),
+        (27.418137, [-1e12, 0.0]),
+    ),
+    "categorical_generalized_cross_entropy, the impossible happened": Clipped(
+        L.categorical_generalized_cross_entropy.bind(q=0.5),
+        lambda p, t: K.categorical_generalized_cross_entropy(t, p, q=0.5),
+        (f32(0, 1), np.int32(0)),
+        (2.0, [-INF, 0.0]),
+        (2.0, [-INF, NAN]),
+    ),
     "categorical_hinge, a masked class": Clipped(
         L.categorical_hinge,
         lambda p, t: K.categorical_hinge(t, p),
@@ -113,6 +316,9 @@ CLIPPED = {
     "hinge, the kink": Clipped(L.hinge, lambda p, t: K.hinge(t, p), (f32(1.0), f32(1)), (0.0, [0.0]), (0.0, [-0.5])),
     "huber, an infinite residual": Clipped(
         L.huber, lambda p, t: K.huber(t, p), (f32(INF), f32(0)), (INF, [1.0]), (INF, [NAN])
+    ),
+    "kl_divergence, the impossible happened": Clipped(
+        L.kl_divergence, lambda p, t: K.kl_divergence(t, p), (f32(0), f32(1)), (INF, [-INF]), (-np.log(1e-7), [0.0])
     ),
     "log_cosh, a small residual": Clipped(
         L.log_cosh, lambda p, t: K.log_cosh(t, p), (f32(1e-4), f32(0)), (5e-9, [1e-4]), (0.0, [9.995699e-5])
@@ -147,6 +353,20 @@ CLIPPED = {
     "poisson, pred 0": Clipped(
         L.poisson, lambda p, t: K.poisson(t, p), (f32(0), f32(1)), (INF, [-INF]), (-np.log(1e-7), [1 - 1e7])
     ),
+    "sparse_categorical_crossentropy, a label outside": Clipped(
+        L.sparse_categorical_crossentropy.bind(from_logits=True),
+        lambda p, t: K.sparse_categorical_crossentropy(t, p, from_logits=True),
+        (f32(0, 1), np.int32(5)),
+        (NAN, [NAN, NAN]),
+        (0.0, [0.0, 0.0]),
+    ),
+    "sparse_categorical_crossentropy, a masked logit": Clipped(
+        L.sparse_categorical_crossentropy.bind(from_logits=True),
+        lambda p, t: K.sparse_categorical_crossentropy(t, p, from_logits=True),
+        (f32(0, -INF, 0), np.int32(0)),
+        (np.log(2), [-0.5, 0.0, 0.5]),
+        (NAN, [-0.5, 0.0, 0.5]),
+    ),
 }
 
 
@@ -154,7 +374,7 @@ def value_and_gradient(call, pred, target, cotangent=None):
     """Of the sum of the values, each with its cotangent; Keras is not written for the strict session."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         values, pull = jax.vjp(lambda pred: call(pred, jnp.asarray(target)), jnp.asarray(pred))
-        dvalues = jnp.ones_like(values) if cotangent is None else jnp.asarray(cotangent(values.shape))
+        dvalues = jnp.ones_like(values) if cotangent is None else jnp.asarray(cotangent(values.shape), values.dtype)
         return np.asarray(values), np.asarray(pull(dvalues)[0])
 
 
