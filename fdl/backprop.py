@@ -120,7 +120,8 @@ def _autodiff(model, loss, penalty, params, state, x, target, key, mask, weights
 
     def cost(params):
         y, new_state = model.equation(params, state, x, train=train, key=key, mask=mask)
-        value = mean.equation(plain_loss(y, target), weights)
+        values = plain_loss(_with_stand_ins(mask, y), _with_stand_ins(mask, target))
+        value = mean.equation(values, weights)
         return (value if penalty is None else value + penalty.equation(params).astype(value.dtype)), new_state
 
     return jax.value_and_grad(cost, has_aux=True)(params)
@@ -146,11 +147,29 @@ def counted(x: Any, target: Any, mask: Any, weights: Any) -> tuple[Any, Any, Any
     return _where_counted(counts, target), counts, shares
 
 
+def _with_stand_ins(mask: Any, array: Any) -> Any:
+    """What is masked replaced by the first example that counts.
+
+    A plain formula may have an infinite slope at the zeros that masked examples hold, and 0 * inf is NaN; at an example that
+    counts its slope is as finite as the rest.
+    """
+    if mask is None:
+        return array
+    counts = _over_leading_axes(mask, array)
+    first = jnp.argmax(counts.reshape(-1))
+    stand_in = array.reshape(-1, *array.shape[counts.ndim :])[first]
+    return jnp.where(_padded(counts, array.ndim), array, stand_in[(None,) * counts.ndim])
+
+
 def _where_counted(mask: Any, array: Any) -> Any:
     if mask is None:
         return array
-    counts = mask if mask.ndim <= array.ndim else mask.any(axis=tuple(range(array.ndim, mask.ndim)))
-    return jnp.where(_padded(counts, array.ndim), array, jnp.zeros((), array.dtype))
+    return jnp.where(_padded(_over_leading_axes(mask, array), array.ndim), array, jnp.zeros((), array.dtype))
+
+
+def _over_leading_axes(mask: Any, array: Any) -> Any:
+    """A mask [N, T] of an array [N]: an example counts if any of its steps does."""
+    return mask if mask.ndim <= array.ndim else mask.any(axis=tuple(range(array.ndim, mask.ndim)))
 
 
 def _padded(array: Any, rank: int) -> Any:

@@ -21,8 +21,8 @@ InputTypeError for other dtypes. Same as Keras's `mean_squared_error`; optax's `
 
 import jax.numpy as jnp
 
-from fdl.errors import require_float, require_rank_at_least, require_same_dtype, require_same_shape
-from fdl.op import Op, accumulator
+from fdl.losses._per_example import opened, through_mean, widened
+from fdl.op import Op
 
 
 def equation(pred, target):
@@ -30,21 +30,15 @@ def equation(pred, target):
 
 
 def forward(pred, target):
-    where = "mean_squared_error"
-    require_float(where, "pred", pred)
-    require_float(where, "target", target)
-    require_rank_at_least(where, "pred", pred, 1, "the outputs of an example last")
-    require_same_shape(where, "pred", pred, "target", target)
-    require_same_dtype(where, "pred", pred, "target", target)
-    wide = accumulator(pred.dtype)
-    difference = pred.astype(wide) - target.astype(wide)  # [..., D]
-    return jnp.mean(difference * difference, axis=-1), (pred, target)
+    wide_pred, wide_target = opened("mean_squared_error", pred, target)
+    x = wide_pred - wide_target  # [..., D]
+    return jnp.mean(x * x, axis=-1), (pred, target)
 
 
 def backward(residuals, dloss):
     pred, target = residuals
-    difference = pred.astype(dloss.dtype) - target.astype(dloss.dtype)
-    dpred = (2 / pred.shape[-1] * dloss[..., None] * difference).astype(pred.dtype)
+    wide_pred, wide_target = widened(pred, target)
+    dpred = through_mean(dloss, 2 * (wide_pred - wide_target)).astype(pred.dtype)
     return dpred, -dpred
 
 
