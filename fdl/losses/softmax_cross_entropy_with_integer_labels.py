@@ -18,6 +18,7 @@ Limits (the equation is the oracle where it is finite; these lines are the oracl
 | a logit of +inf            | 0 or inf      | p is one-hot      | the limit; shared equally among several +inf           |
 | all logits -inf, NaN       | NaN           | NaN               | no distribution: loud                                  |
 | label outside [0, V)       | NaN           | NaN               | loud; optax and JAX wrap -1 to the last class, Keras returns 0 |
+| NaN or such a label, dloss 0 | NaN         | 0                 | an example without weight does not count               |
 
 Shapes: logits z [..., V] float, labels t [...] int, loss [...]; 16-bit logits give a float32 loss. Errors: InputError for a
 shape that does not fit, InputTypeError for other dtypes. Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.3.
@@ -55,9 +56,13 @@ def forward(logits, labels):
 def backward(residuals, dloss):
     kept, labels, top, total = residuals
     shares = kept if kept.dtype == total.dtype else jnp.exp(shifted(kept, top))
-    dloss = jnp.where(_valid(kept, labels), dloss, jnp.full_like(dloss, jnp.nan))
+    scale = jnp.where(_valid(kept, labels), 1 / total, jnp.full_like(total, jnp.nan))
+    # an example without weight may hold NaN, or no label: 0 * NaN would be NaN
+    dead = (dloss == 0) & ~jnp.isfinite(scale)
+    scale = jnp.where(dead, jnp.zeros_like(scale), scale)
+    shares = jnp.where(dead[..., None], jnp.zeros_like(shares), shares)
     label_share = jnp.where(_hit(kept, labels), dloss[..., None], jnp.zeros((), dloss.dtype))
-    return (shares * (dloss / total)[..., None] - label_share).astype(kept.dtype), None
+    return (shares * (dloss * scale)[..., None] - label_share).astype(kept.dtype), None
 
 
 def indices(labels):

@@ -281,14 +281,14 @@ CLIPPED = {
     "categorical_generalized_cross_entropy, q 1e-7": Clipped(
         L.categorical_generalized_cross_entropy.bind(q=1e-07),
         lambda p, t: K.categorical_generalized_cross_entropy(t, p, q=1e-07),
-        (f32(1e-12, 1), np.int32(0)),
+        (f32(1e-12, 1), np.asarray(0, np.int32)),
         (27.630983, [-1e12, 0.0]),
         (27.418137, [-1e12, 0.0]),
     ),
     "categorical_generalized_cross_entropy, the impossible happened": Clipped(
         L.categorical_generalized_cross_entropy.bind(q=0.5),
         lambda p, t: K.categorical_generalized_cross_entropy(t, p, q=0.5),
-        (f32(0, 1), np.int32(0)),
+        (f32(0, 1), np.asarray(0, np.int32)),
         (2.0, [-INF, 0.0]),
         (2.0, [-INF, NAN]),
     ),
@@ -356,14 +356,14 @@ CLIPPED = {
     "sparse_categorical_crossentropy, a label outside": Clipped(
         L.sparse_categorical_crossentropy.bind(from_logits=True),
         lambda p, t: K.sparse_categorical_crossentropy(t, p, from_logits=True),
-        (f32(0, 1), np.int32(5)),
+        (f32(0, 1), np.asarray(5, np.int32)),
         (NAN, [NAN, NAN]),
         (0.0, [0.0, 0.0]),
     ),
     "sparse_categorical_crossentropy, a masked logit": Clipped(
         L.sparse_categorical_crossentropy.bind(from_logits=True),
         lambda p, t: K.sparse_categorical_crossentropy(t, p, from_logits=True),
-        (f32(0, -INF, 0), np.int32(0)),
+        (f32(0, -INF, 0), np.asarray(0, np.int32)),
         (np.log(2), [-0.5, 0.0, 0.5]),
         (NAN, [-0.5, 0.0, 0.5]),
     ),
