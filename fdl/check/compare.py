@@ -20,8 +20,8 @@ import numpy as np
 
 from fdl.check.rounding import unit_roundoff
 
-FORMULA = 1000.0
-ROUNDING = 32.0
+FORMULA = 100.0
+ROUNDING = 16.0
 NORMWISE = 4.0
 
 _SEEN = 1e-2  # an entry decides if an error of 1 % in it would show,
@@ -143,7 +143,11 @@ def _what(got: np.ndarray, truth: Truth, wrong: np.ndarray) -> str:
         return ""
     factor = float(np.median(c / t))
     if np.all(np.abs(c - factor * t) <= np.maximum(allowed, 1e-3 * np.abs((factor - 1) * t))):
-        return f"factor 1 {'+' if factor > 1 else '-'} {abs(factor - 1):.2g}" if abs(factor - 1) < 1e-3 else f"factor {factor:.4f}"
+        return (
+            f"factor 1 {'+' if factor > 1 else '-'} {abs(factor - 1):.2g}"
+            if abs(factor - 1) < 1e-3
+            else f"factor {factor:.4f}"
+        )
     return ""
 
 
@@ -156,7 +160,7 @@ def _where(wrong: np.ndarray) -> str:
         return "one entry"
     for axis in range(wrong.ndim):
         others = tuple(a for a in range(wrong.ndim) if a != axis)
-        some, every = wrong.any(axis=others), wrong.all(axis=others)
+        some, every = np.asarray(wrong.any(axis=others)), np.asarray(wrong.all(axis=others))
         if wrong.ndim > 1 and some.sum() == 1:
             return f"{'all' if every.any() else 'some'} of {_slice(wrong.ndim, axis)} {int(np.argmax(some))}"
         if wrong.shape[axis] > 2 and not some[0] and every[1:].all():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fdl.check.report import Report
@@ -88,12 +89,12 @@ def require_modes(where: str, modes: Any) -> None:
 
 def seed_of(where: str, key: Any) -> list[int]:
     """The seed of numpy's generator, from an int or a PRNG key."""
-    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+    if type(key) is int:
         if key < 0:
             refuse(where, f"key is {key}, wanted an int from 0 on or a PRNG key")
-        return [int(key)]
+        return [key]
     require_key(where, key, "pass an int, or jax.random.key(0)")
-    data = jax.random.key_data(key) if jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     return [int(word) for word in np.asarray(data).ravel()]
 
 

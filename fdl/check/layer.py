@@ -1,8 +1,8 @@
 """Is a whole Layer right? Its two ways backward against `jax.grad` of its plain equation, leaf by leaf.
 
-    apply      jax.vjp of model.apply: every op through its custom_vjp
-    backward   model.forward and model.backward: backprop by hand, no autodiff inside
-    backprop   with a loss: fdl.backprop.value_and_grad, from the mean loss back to the parameters
+apply      jax.vjp of model.apply: every op through its custom_vjp
+backward   model.forward and model.backward: backprop by hand, no autodiff inside
+backprop   with a loss: fdl.backprop.value_and_grad, from the mean loss back to the parameters
 """
 
 import dataclasses
@@ -71,7 +71,9 @@ def layer(
     return report_of(model.name, "its equation", trials)
 
 
-def _of_model(model: Layer, train: bool, layout: Layout, args: tuple, modes: str, seed: list[int], ledger: Ledger) -> Trial:
+def _of_model(
+    model: Layer, train: bool, layout: Layout, args: tuple, modes: str, seed: list[int], ledger: Ledger
+) -> Trial:
     active, leaves = layout.split(args)
     candidates = {
         "apply": Differentiated(_walk(model.apply, train), layout, with_aux=True),
@@ -79,7 +81,9 @@ def _of_model(model: Layer, train: bool, layout: Layout, args: tuple, modes: str
     }
     reference = Differentiated(_walk(model.equation, train), layout, with_aux=True)
     roots = ("output", "state")
-    return Trial(reference, candidates, layout, active, (leaves, {}), modes=modes, seed=seed, roots=roots, ledger=ledger)
+    return Trial(
+        reference, candidates, layout, active, (leaves, {}), modes=modes, seed=seed, roots=roots, ledger=ledger
+    )
 
 
 def _walk(verb: Callable, train: bool) -> Callable:
@@ -119,7 +123,9 @@ def _of_cost(
     reference = Differentiated(equation, layout, with_aux=True)
     candidates = {"backprop": _Backprop(model, loss, train, layout)}
     roots = ("cost", "state")
-    return Trial(reference, candidates, layout, active, (leaves, {}), modes=modes, seed=seed, roots=roots, ledger=ledger)
+    return Trial(
+        reference, candidates, layout, active, (leaves, {}), modes=modes, seed=seed, roots=roots, ledger=ledger
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,15 +13,11 @@ from fdl.check.rounding import unit_roundoff
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """Which candidate (a label, empty if there is one), which mode, in which precision."""
+    """Which way through the backward (a layer has several, else empty), which mode, in which precision."""
 
-    label: str
+    way: str
     mode: str
     dtype: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.label} {self.mode}".strip()
 
 
 @dataclasses.dataclass(eq=False)
@@ -43,8 +39,8 @@ class Ledger:
     def __init__(self):
         self.rows: dict[tuple[Item, Where], _Row] = {}
         self.errors: list[Failure] = []
-        self._decided: dict[Item, dict[str, np.ndarray]] = {}  # by candidate
-        self._sees: dict[Item, np.ndarray] = {}
+        self._decided: dict[Item, dict[str, np.ndarray]] = {}  # by way
+        self._sees: dict[Item, np.ndarray] = {}  # the relative error that would have been seen, by entry
         self._digits: dict[Item, _Digits] = {}
         self._numerical: dict[Item, Evidence] = {}
 
@@ -60,9 +56,9 @@ class Ledger:
     def leaves(self) -> tuple[LeafSummary, ...]:
         return tuple(self._summary(item) for item in self._decided)
 
-    def error(self, name: str, message: str, leaf: str = "") -> None:
+    def error(self, way: str, mode: str, message: str, leaf: str = "") -> None:
         """Something that could not run, or that is of another kind than it should be."""
-        failure = Failure("error", leaf, name, "", message)
+        failure = Failure("error", leaf, way, mode, "", message)
         if failure not in self.errors:
             self.errors.append(failure)
 
@@ -71,7 +67,7 @@ class Ledger:
         wrong, ratio = wrong_entries(got, truth), _ratio(got, truth)
         row = self.rows.get((item, where))
         if row is None:
-            empty = Comparison(item.kind, item.leaf, where.name, where.dtype, got.size, 0, 0, 0, 0, 0.0)
+            empty = Comparison(item.kind, item.leaf, where.way, where.mode, where.dtype, got.size, 0, 0, 0, 0, 0.0)
             row = self.rows[item, where] = _Row(empty)
         sums = row.comparison
         row.comparison = dataclasses.replace(
@@ -91,18 +87,20 @@ class Ledger:
         where = Where("", "central differences", "float64")
         self._numerical[item] = evidence
         counts = (evidence.decided.size, evidence.directions, 0, 0, evidence.wrong, evidence.worst)
-        row = self.rows[item, where] = _Row(Comparison(item.kind, item.leaf, where.name, where.dtype, *counts))
+        row = self.rows[item, where] = _Row(
+            Comparison(item.kind, item.leaf, where.way, where.mode, where.dtype, *counts)
+        )
         if evidence.wrong:
             message = f"{evidence.wrong} of {evidence.directions} directional derivatives differ"
             numbers = (evidence.got, evidence.wanted, evidence.worst, evidence.wrong, evidence.directions)
-            row.failure = Failure(item.kind, item.leaf, where.name, where.dtype, message, (), *numbers)
+            row.failure = Failure(item.kind, item.leaf, where.way, where.mode, where.dtype, message, (), *numbers)
         self._decided.setdefault(item, {})
 
     # ---- what is learned from a comparison ----
 
     def _learn(self, item: Item, where: Where, truth: Truth, natural: float) -> None:
         decided, now = self._decided.setdefault(item, {}), decides(truth, natural)
-        decided[where.label] = decided[where.label] | now if where.label in decided else now
+        decided[where.way] = decided[where.way] | now if where.way in decided else now
         with np.errstate(all="ignore"):
             relative = np.where(truth.comparable, truth.allowed / np.abs(truth.wanted), np.inf)
         self._sees[item] = np.fmin(self._sees.get(item, np.inf), relative)
@@ -119,7 +117,8 @@ class Ledger:
         return Failure(
             quantity=item.kind,
             leaf=item.leaf,
-            mode=where.name,
+            way=where.way,
+            mode=where.mode,
             dtype=where.dtype,
             message=self._rounding_alone(item, where, got, truth, wrong) or seen,
             index=tuple(int(i) for i in worst),
@@ -133,8 +132,13 @@ class Ledger:
 
     def _rounding_alone(self, item: Item, where: Where, got: np.ndarray, truth: Truth, wrong: np.ndarray) -> str:
         """What to say of an array that is right in float64 and finite, but wrong in the arguments' precision."""
-        formula = self.rows.get((item, Where(where.label, "float64", "float64")))
-        if where.dtype == "float64" or formula is None or formula.failure is not None or not np.isfinite(got[wrong]).all():
+        formula = self.rows.get((item, Where(where.way, "float64", "float64")))
+        if (
+            where.dtype == "float64"
+            or formula is None
+            or formula.failure is not None
+            or not np.isfinite(got[wrong]).all()
+        ):
             return ""
         with np.errstate(all="ignore"):
             times = float(np.median(np.abs(got - truth.wanted)[wrong] / truth.expected[wrong]))
@@ -174,7 +178,7 @@ class Ledger:
         notes = []
         digits = self._digits[item]
         if digits.kept < digits.available / 2 and verdict != WRONG:
-            zero = verdict == RIGHT and digits.kept <= 0
+            zero = verdict == RIGHT and not (self._sees[item] < 1).any()
             kept = f"ill-conditioned here: about {max(digits.kept, 0):.0f} digits survive in {digits.dtype}"
             notes.append("zero up to rounding" if zero else kept)
         if not_finite:

@@ -2,11 +2,13 @@
 
 For a direction v in one argument leaf, phi(h) = <w, f(x + h v)> and
 
-    D(h) = (phi(h) - phi(-h)) / 2h = <v, dx> + c1 h^2 + c2 h^4 + ...        T[k, j] = (4^j T[k, j-1] - T[k-1, j-1]) / (4^j - 1)
+    D(h) = (phi(h) - phi(-h)) / 2h = <v, dx> + c1 h^2 + c2 h^4 + ...
+    T[k, 0] = D(h[k])        T[k, j] = T[k, j-1] + (T[k, j-1] - T[k-1, j-1]) / ((h[k-j] / h[k])^2 - 1)
 
-over a ladder of steps h, each half of the one before. The best T is the one whose neighbours in the table differ least from
-it (Ridders 1982); that difference, and the rounding of phi over h, are its error. What the ladder cannot estimate to one
-part in a million decides nothing.
+over a ladder of steps h. The best T is the one whose neighbours in the table differ least from it (Ridders 1982). Its error
+is that difference, the rounding of phi over h, and how far the odd and the even rungs, each a ladder of its own, disagree:
+a function too rough for the steps has lucky neighbours, but not twice the same. What the ladder cannot estimate to one part
+in a million decides nothing, and what it cannot estimate to one part in a thousand accuses nobody.
 
 Each leaf has directions of its own, so that no leaf hides behind another: every coordinate of a small leaf, else signs at
 random, at the size of the leaf and at the size of every entry.
@@ -24,8 +26,9 @@ from fdl.check.subject import Differentiated, Result
 _COORDINATES = 8  # leaves up to this size are tried entry by entry
 _DIRECTIONS = 8
 _STEPS = 0.25 * 0.5 ** np.arange(14)
-_ENOUGH = 1e-6
-_MARGIN = 30.0  # times the estimated error: 1,200 right derivatives were within 4
+_ENOUGH = 1e-6  # of the size of the derivative: an error estimate below it decides,
+_ROUGH = 1e-3  # and one above this accuses nobody
+_MARGIN = 30.0  # times the estimated error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,11 +38,17 @@ class Evidence:
     directions: int
     wrong: int
     undecided: str  # why, or ""
-    worst: float  # error over allowed error
+    worst: float  # the largest difference over what is allowed
     got: float  # <v, dx> of the worst direction
     wanted: float
     decided: np.ndarray  # the entries in which a fault of 1 % would have been seen
     sees: np.ndarray  # the relative error of an entry that would have been seen
+
+
+def no_evidence(shape: tuple[int, ...], reason: str) -> Evidence:
+    """The evidence for a leaf on which nothing could be tried."""
+    nothing = np.zeros(shape, bool)
+    return Evidence(0, 0, reason, 0.0, np.nan, np.nan, nothing, np.full(shape, np.inf))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,6 +101,7 @@ class _Tried:
     wanted: float
     allowed: float
     natural: float
+    converged: bool  # well enough to accuse
 
 
 def _try(
@@ -107,21 +117,27 @@ def _try(
         for h in _STEPS:
             above, below = values(h), values(-h)
             # differences of outputs first: <w, y> itself may cancel
-            slopes.append(sum(float(np.sum(w * (a - b))) for w, a, b in zip(point.w, above, below, strict=False)) / (2 * h))
-        wanted, error = _extrapolated(np.asarray(slopes), noise / _STEPS)
+            slopes.append(
+                sum(float(np.sum(w * (a - b))) for w, a, b in zip(point.w, above, below, strict=False)) / (2 * h)
+            )
+        slopes, noise = np.asarray(slopes), noise / _STEPS
+        wanted, error = _extrapolated(_STEPS, slopes, noise)
+        ladders = [_extrapolated(_STEPS[i::2], slopes[i::2], noise[i::2])[0] for i in (0, 1)]
+        error = max(error, abs(ladders[0] - ladders[1])) if np.isfinite(ladders).all() else np.inf
         got = float(np.sum(v * dx))
         natural = max(float(np.sqrt(np.sum(np.square(v * dx)))), abs(wanted), 1e-3 * flow)
-    return _Tried(v, got, wanted, _MARGIN * error + 1e-11 * natural, natural)
+        converged = error <= max(_ROUGH * abs(wanted), _ENOUGH * 1e-3 * flow)
+    return _Tried(v, got, wanted, float(_MARGIN * error + 1e-11 * natural), natural, bool(converged))
 
 
-def _extrapolated(slopes: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
+def _extrapolated(steps: np.ndarray, slopes: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
     """(best estimate, its error) from the ladder of central differences."""
     best, best_error = float("nan"), float("inf")
     previous: list[float] = []
     for k, slope in enumerate(slopes):
         row = [float(slope)]
         for j in range(1, min(k, 6) + 1):
-            row.append((4**j * row[j - 1] - previous[j - 1]) / (4**j - 1))
+            row.append(row[j - 1] + (row[j - 1] - previous[j - 1]) / float((steps[k - j] / steps[k]) ** 2 - 1))
         for j in range(1, len(row)):
             error = max(abs(row[j] - row[j - 1]), abs(row[j] - previous[j - 1])) + float(noise[k])
             if error < best_error:  # false for nan
@@ -131,17 +147,18 @@ def _extrapolated(slopes: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
 
 
 def _row(tried: list[_Tried], dx: np.ndarray) -> Evidence:
-    ratios = [abs(t.got - t.wanted) / t.allowed if np.isfinite(t.wanted) else np.nan for t in tried]
-    ratios = [np.inf if np.isnan(r) and np.isfinite(t.wanted) else r for r, t in zip(ratios, tried, strict=True)]
-    wrong = [i for i, r in enumerate(ratios) if r > 1]
-    weak = [t for t in tried if not t.allowed <= _ENOUGH * t.natural]
-    known = [i for i, r in enumerate(ratios) if np.isfinite(r) or r == np.inf]
-    worst = max(known, key=lambda i: ratios[i], default=0)
+    differences = [abs(t.got - t.wanted) / t.allowed for t in tried]
+    ratios = [np.inf if np.isnan(d) and not np.isfinite(t.got) else d for d, t in zip(differences, tried, strict=True)]
+    wrong = [i for i, t in enumerate(tried) if ratios[i] > 1 and t.converged]
+    weak = [
+        t for i, t in enumerate(tried) if not t.allowed <= _ENOUGH * t.natural or (ratios[i] > 1 and not t.converged)
+    ]
+    known = [i for i, ratio in enumerate(ratios) if not np.isnan(ratio)]
+    worst = max(wrong or known, key=lambda i: ratios[i], default=0)
     undecided = ""
     if not wrong and weak:
         undecided = (
-            f"central differences are too rough here (estimated error {weak[0].allowed / weak[0].natural:.1g}, "
-            f"{_ENOUGH:.0g} needed)"
+            f"central differences are too rough here (good to {weak[0].allowed / weak[0].natural:.0e}, {_ENOUGH:.0e} needed)"
             if np.isfinite(weak[0].allowed)
             else "the value is not finite around the point"
         )

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 RIGHT, WRONG, UNDECIDED = "right", "wrong", "undecided"
@@ -14,6 +15,7 @@ class Failure:
 
     quantity: str  # "value", "gradient", "second derivative"; "error" if something was raised
     leaf: str  # "params['w']"
+    way: str  # of a layer: "apply", "backward", "backprop"; else empty
     mode: str  # "float64", "eager", "jit", "vmap", ...
     dtype: str
     message: str
@@ -32,12 +34,17 @@ class Failure:
 
     def __str__(self) -> str:
         if self.quantity == "error":
-            return f"{self.mode}: {self.message}"
+            return f"{self.place}: {self.message}"
         return (
-            f"{self.quantity} of {self.path} in {self.mode} ({self.dtype}): got {self.got:.9g}, wanted {self.wanted:.9g}, "
+            f"{self.quantity} of {self.path} in {self.place}: got {self.got:.9g}, wanted {self.wanted:.9g}, "
             f"{_times(self.error_over_allowed)} the allowed error; {self.wrong} of {self.entries} entries wrong"
             + (f" ({self.message})" if self.message else "")
         )
+
+    @property
+    def place(self) -> str:
+        """Where it failed: "apply vmap (float32)"."""
+        return _place(self.way, self.mode, self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Comparison:
 
     quantity: str
     leaf: str
+    way: str
     mode: str
     dtype: str
     entries: int  # in the array
@@ -130,9 +138,13 @@ class Report:
             lines.append(f"  {failure}")
         if self.failures:
             lines.append("")
-        lines += _table(self.leaves, self.comparisons_by_mode)
+        if self.leaves:
+            lines += _table(self.leaves, self.comparisons_by_mode)
         if self.verdict != WRONG and self.comparisons:
-            lines += ["", f"  A fault of 1 % in one entry would have been seen with probability {_share(self.detection_probability)}."]
+            lines += [
+                "",
+                f"  A fault of 1 % in one entry would have been seen with probability {_share(self.detection_probability)}.",
+            ]
         if self.not_differentiated:
             lines.append(f"  Not differentiated: {', '.join(self.not_differentiated)}.")
         lines += [f"  Note: {note}." for note in self.notes]
@@ -142,12 +154,12 @@ class Report:
         """For every array its first failure, with the other modes in which it fails too."""
         groups: dict[tuple[str, str], list[Failure]] = {}
         for failure in self.failures:
-            place = failure.mode if failure.quantity == "error" else failure.leaf
-            groups.setdefault((failure.quantity, place), []).append(failure)
+            subject = failure.message if failure.quantity == "error" else failure.leaf
+            groups.setdefault((failure.quantity, subject), []).append(failure)
         texts = []
         for group in groups.values():
-            also = ", ".join(dict.fromkeys(failure.mode for failure in group[1:]))
-            texts.append(f"{group[0]}" + (f"; also in {also}" if also and group[0].quantity != "error" else ""))
+            also = ", ".join(failure.place for failure in group[1:])
+            texts.append(f"{group[0]}" + (f"; also in {also}" if also else ""))
         more = [f"and {len(texts) - limit} more"] if len(texts) > limit else []
         return texts[:limit] + more
 
@@ -164,17 +176,31 @@ def _table(leaves: tuple[LeafSummary, ...], comparisons: tuple[Comparison, ...])
                 f"{sum(row.comparisons for row in own):,}",
                 "-" if math.isnan(worst) else f"{worst:.2g}",
                 "-" if not math.isfinite(leaf.sees) else f"{leaf.sees:.0e}",
-                " ".join(dict.fromkeys(row.mode for row in own)),
+                modes_and_ways(own),
             ]
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row, note in zip(rows, ["", *(leaf.note for leaf in leaves)], strict=True):
-        cells = [cell.ljust(w) if i in (0, 1, 5) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(w) if i in (0, 1, 5) else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append(("  " + "  ".join(cells)).rstrip())
         if note:
             lines.append(f"      {note}")
     return lines
+
+
+def modes_and_ways(rows: Sequence[Comparison]) -> str:
+    """The modes, and for a layer the ways through its backward: "eager jit vmap by apply, backward"."""
+    modes, ways = dict.fromkeys(row.mode for row in rows), dict.fromkeys(row.way for row in rows if row.way)
+    return " ".join(modes) + (f" by {', '.join(ways)}" if ways else "")
+
+
+def _place(way: str, mode: str, dtype: str) -> str:
+    place = f"{way} {mode}".strip()
+    return place if dtype in ("", mode) else f"{place} ({dtype})"
 
 
 def _times(ratio: float) -> str:

@@ -17,7 +17,7 @@ from fdl.check import numerical
 from fdl.check.compare import Item, Truth, natural_size, of_formula, of_rounding
 from fdl.check.evaluate import WIDE, Evaluation, Measured, Outcome, Point, Precision, brief, native_precision, stacked
 from fdl.check.ledger import Ledger, Where
-from fdl.check.report import RIGHT, UNDECIDED, WRONG, Comparison, Failure, LeafSummary, Report
+from fdl.check.report import RIGHT, UNDECIDED, WRONG, Comparison, Failure, LeafSummary, Report, modes_and_ways
 from fdl.check.rounding import unit_roundoff, working_precision
 from fdl.check.subject import (
     Batched,
@@ -83,14 +83,17 @@ class Outputs:
         return mine == theirs
 
     def __str__(self) -> str:
-        floats = [f"{name} {dtype}{list(shape)}" for name, dtype, shape in zip(self.names, self.dtypes, self.shapes, strict=True)]
+        floats = [
+            f"{name} {dtype}{list(shape)}"
+            for name, dtype, shape in zip(self.names, self.dtypes, self.shapes, strict=True)
+        ]
         return ", ".join([*floats, *self.others]) or "nothing"
 
 
 class Trial:
     """Compares every candidate with the reference, on construction; the outcome is in `ledger` and `notes`.
 
-    candidates: {label: subject}; the label, which may be empty, stands before the names of the modes.
+    candidates: {way: subject}; a layer has several ways through its backward, else there is one and its name is empty.
     numerically: there is no reference: central differences decide, and the candidate is its own reference in the modes.
     """
 
@@ -128,8 +131,8 @@ class Trial:
         self._plain = Evaluation(reference, self.native, quick=True)
         if numerically:
             self._examine_numerically(reference)
-        for label, candidate in candidates.items():
-            self._examine(label, candidate)
+        for way, candidate in candidates.items():
+            self._examine(way, candidate)
 
     # ---- outputs and points ----
 
@@ -140,20 +143,20 @@ class Trial:
         with self.native.scope(), _blaming_the_reference():
             outputs = Outputs.of(reference, self.active, self.fixed, roots)
         narrowest, kept = list(outputs.dtypes[: outputs.pulled]), {}
-        for label, candidate in candidates.items():
+        for way, candidate in candidates.items():
             if isinstance(candidate, Differentiated) and candidate is not reference:
                 try:
                     with self.native.scope():
                         own = Outputs.of(candidate, self.active, self.fixed, roots)
                 except Exception as error:
-                    self.ledger.error(label or "eager", f"raised {brief(error)}")
+                    self.ledger.error(way, "eager", f"raised {brief(error)}")
                     continue
                 if not own.is_like(outputs):
-                    self.ledger.error(label or "eager", f"returned {own}, wanted {outputs}")
+                    self.ledger.error(way, "eager", f"returned {own}, wanted {outputs}")
                     continue
                 pairs = zip(narrowest, own.dtypes, strict=False)
                 narrowest = [max(pair, key=lambda dtype: unit_roundoff(dtype)) for pair in pairs]
-            kept[label] = candidate
+            kept[way] = candidate
         return outputs, narrowest, kept
 
     def _point(self, seed: int, active: list | None = None) -> Point:
@@ -187,7 +190,9 @@ class Trial:
             truth = Measured(reference, self.native, self._rng)
             with _blaming_the_reference():
                 truth(self.points[0])
-            self.notes.append(f"the reference does not run in float64 ({brief(error)}): the truth is that of its own precision")
+            self.notes.append(
+                f"the reference does not run in float64 ({brief(error)}): the truth is that of its own precision"
+            )
         if truth.note:
             self.notes.append(f"rounding inside the reference was not seen, only that of its arguments ({truth.note})")
         return truth
@@ -203,13 +208,17 @@ class Trial:
 
     # ---- modes ----
 
-    def _examine(self, label: str, candidate: Subject) -> None:
-        judge = _Judge(self, label, candidate)
-        for mode in MODES[self.modes]:
+    def _examine(self, way: str, candidate: Subject) -> None:
+        judge = _Judge(self, way, candidate)
+        modes = MODES[self.modes]
+        if not isinstance(candidate, Differentiated):
+            # no custom_vjp that behaves otherwise when it is not traced, and op by op is slow
+            modes = tuple(mode for mode in modes if mode != "eager") or ("jit",)
+        for mode in modes:
             try:
                 self._examine_mode(judge, mode)
             except Exception as error:
-                self.ledger.error(f"{label} {mode}".strip(), f"raised {brief(error)}")
+                self.ledger.error(way, mode, f"raised {brief(error)}")
 
     def _examine_mode(self, judge: "_Judge", mode: str) -> None:
         candidate, first = judge.candidate, self.points[0]
@@ -237,13 +246,15 @@ class Trial:
         for place, path in enumerate(self.layout.active):
             u = max(truth.precisions(point)[place], own.precisions(point)[place])
             allowance = of_formula(wanted.arrays[place], truth.scale(point)[place], own.scale(point)[place], u)
-            where = Where(judge.label, mode, "float64" if judge.sharpest.wide else str(got.dtypes[place]))
+            where = Where(judge.way, mode, "float64" if judge.sharpest.wide else str(got.dtypes[place]))
             self.ledger.add(Item("second derivative", path), where, got.arrays[place], allowance, natural=0.0)
 
     def _examine_numerically(self, candidate: Differentiated) -> None:
-        if self.truth.precision is not WIDE:
-            self.notes.append("there is no reference, and central differences need float64")
-        found = numerical.evidence(candidate, self.truth, self.points[0], len(self.outputs.names), self._rng)
+        if self.truth.precision is WIDE:
+            found = numerical.evidence(candidate, self.truth, self.points[0], len(self.outputs.names), self._rng)
+        else:
+            reason = "there is no reference, and central differences need float64, in which it does not run"
+            found = [numerical.no_evidence(x.shape, reason) for x in self.active]
         for path, evidence in zip(self.layout.active, found, strict=True):
             self.ledger.add_numerical(Item("gradient", path), evidence)
 
@@ -276,8 +287,8 @@ class Trial:
 class _Judge:
     """One candidate against the truth of a trial."""
 
-    def __init__(self, trial: Trial, label: str, candidate: Subject):
-        self.trial, self.label, self.candidate = trial, label, candidate
+    def __init__(self, trial: Trial, way: str, candidate: Subject):
+        self.trial, self.way, self.candidate = trial, way, candidate
         self.wide = self._in_float64()
         exact = self.wide is not None and max(self.wide.precisions(trial.points[0]), default=0.0) <= _U64
         # in float64 nothing hides in rounding
@@ -285,7 +296,7 @@ class _Judge:
 
     def _in_float64(self) -> Measured | None:
         """Is the formula right? None if the candidate or the reference does not run in float64."""
-        trial, name = self.trial, self.label or "the candidate"
+        trial, name = self.trial, self.way or "the candidate"
         if trial.truth.precision is not WIDE:
             return None
         own = Measured(self.candidate, WIDE, trial._rng)
@@ -293,7 +304,9 @@ class _Judge:
             own(trial.points[0])
         except Exception as error:
             if not trial.native.x64:  # else the modes say so
-                trial.notes.append(f"{name} does not run in float64 ({brief(error)}): judged in the precision of its arguments alone")
+                trial.notes.append(
+                    f"{name} does not run in float64 ({brief(error)}): judged in the precision of its arguments alone"
+                )
             return None
         if len(own(trial.points[0]).arrays) != len(trial.items):
             return None
@@ -302,7 +315,9 @@ class _Judge:
         narrow = [str(item) for item, u in zip(trial.items, own.precisions(trial.points[0]), strict=True) if u > _U64]
         if narrow and not trial.native.x64:
             shown = ", ".join(narrow[:3]) + (", ..." if len(narrow) > 3 else "")
-            trial.notes.append(f"{name} computes in a fixed lower precision inside ({shown}): judged in that of its arguments alone")
+            trial.notes.append(
+                f"{name} computes in a fixed lower precision inside ({shown}): judged in that of its arguments alone"
+            )
         return own
 
     def compare(self, mode: str, precision: Precision, point: Point, got: Outcome) -> None:
@@ -335,13 +350,15 @@ class _Judge:
 
     def _add(self, mode: str, dtype: str, place: int, point: Point, got: Outcome, allowance: Truth) -> None:
         natural = self.trial.natural(place, point, allowance.wanted)
-        self.trial.ledger.add(self.trial.items[place], Where(self.label, mode, dtype), got.arrays[place], allowance, natural)
+        self.trial.ledger.add(
+            self.trial.items[place], Where(self.way, mode, dtype), got.arrays[place], allowance, natural
+        )
 
     def _alike(self, mode: str, got: Outcome, wanted: Outcome) -> list[int]:
         """The arrays whose shape is as it should be; the others are failures."""
-        name, ledger = f"{self.label} {mode}".strip(), self.trial.ledger
+        ledger = self.trial.ledger
         if len(got.arrays) != len(wanted.arrays):
-            ledger.error(name, f"returned {len(got.arrays)} floating arrays, wanted {len(wanted.arrays)}")
+            ledger.error(self.way, mode, f"returned {len(got.arrays)} floating arrays, wanted {len(wanted.arrays)}")
             return []
         alike = []
         for place, (x, y) in enumerate(zip(got.arrays, wanted.arrays, strict=True)):
@@ -349,13 +366,15 @@ class _Judge:
                 alike.append(place)
             else:
                 item = self.trial.items[place]
-                ledger.error(name, f"returned the {item} with shape {list(x.shape)}, wanted {list(y.shape)}", item.leaf)
+                ledger.error(
+                    self.way, mode, f"returned the {item} with shape {list(x.shape)}, wanted {list(y.shape)}", item.leaf
+                )
         return alike
 
     def _compare_others(self, mode: str, got: Outcome, wanted: Outcome) -> None:
         for output, x, y in zip(self.trial.outputs.others, got.others, wanted.others, strict=False):
             if not np.array_equal(x, y):
-                self.trial.ledger.error(f"{self.label} {mode}".strip(), f"returned another {output} than the reference", output)
+                self.trial.ledger.error(self.way, mode, f"returned another {output} than the reference", output)
 
 
 class _blaming_the_reference:
@@ -383,10 +402,14 @@ def report_of(candidate: str, reference: str, trials: Sequence[Trial]) -> Report
 
 
 def _verdict(
-    candidate: str, reference: str, leaves: tuple[LeafSummary, ...], rows: tuple[Comparison, ...], failures: tuple[Failure, ...]
+    candidate: str,
+    reference: str,
+    leaves: tuple[LeafSummary, ...],
+    rows: tuple[Comparison, ...],
+    failures: tuple[Failure, ...],
 ) -> tuple[str, str]:
     if failures:
-        return WRONG, _accusation(candidate, leaves, failures)
+        return WRONG, _accusation(candidate, leaves, rows, failures)
     gradients = [leaf for leaf in leaves if leaf.quantity == "gradient"]
     compared = sum(row.comparisons for row in rows)
     if not gradients or not compared:
@@ -395,18 +418,21 @@ def _verdict(
     if not_judged:
         first = not_judged[0]
         return UNDECIDED, f"the gradient of {first.leaf} could not be judged: {first.note or 'it is lost in rounding'}"
-    modes = dict.fromkeys(row.mode for row in rows)
-    return RIGHT, f"{candidate} agrees with {reference} in {compared:,} comparisons ({', '.join(modes)})"
+    return RIGHT, f"{candidate} agrees with {reference} in {compared:,} comparisons ({modes_and_ways(rows)})"
 
 
-def _accusation(candidate: str, leaves: tuple[LeafSummary, ...], failures: tuple[Failure, ...]) -> str:
+def _accusation(
+    candidate: str, leaves: tuple[LeafSummary, ...], rows: tuple[Comparison, ...], failures: tuple[Failure, ...]
+) -> str:
     first = next((f for f in failures if f.quantity == "gradient"), failures[0])
     if first.quantity == "error":
-        return f"{candidate} {first.message} in {first.mode}"
+        return f"{candidate} {first.message} in {first.place}"
     alike = [f for f in failures if f.quantity == first.quantity]
     accused = list(dict.fromkeys(f.leaf for f in alike))
     total = sum(leaf.quantity == first.quantity for leaf in leaves)
     of_all = f" ({len(accused)} of {total} leaves)" if total > 1 and first.quantity == "gradient" else ""
-    only = f" in {first.mode} alone" if len({f.mode for f in alike}) == 1 and first.mode not in ("float64", "eager") else ""
+    only = f" in {first.place} alone" if len(rows) > len(alike) == 1 and first.mode not in ("float64", "eager") else ""
     names = " and ".join(accused[:2]) + (" and others" if len(accused) > 2 else "")
-    return f"{candidate} gets the {first.quantity} of {names} wrong{of_all}{only}" + (f": {first.message}" if first.message else "")
+    return f"{candidate} gets the {first.quantity} of {names} wrong{of_all}{only}" + (
+        f": {first.message}" if first.message else ""
+    )
