@@ -54,6 +54,10 @@ def distribution(key, shape, dtype):
     return jax.nn.softmax(jax.random.normal(key, shape, jnp.float32)).astype(dtype)
 
 
+def two_leaves(key, dtype):
+    return ({"a": {"w": normal(key, (5, 3), dtype), "b": normal(split(key)[1], (3,), dtype)}},)
+
+
 def split(key, n=2):
     return tuple(jax.random.split(key, n))
 
@@ -105,6 +109,27 @@ def chances(key, dtype):
 
 def logits_and_chances(key, dtype):
     return normal(key, (7, 3), dtype, 2.0), chances(key, dtype)[1]
+
+
+def masks(key, dtype):
+    """Two soft masks of three examples."""
+    return tuple(jax.random.uniform(k, (3, 5, 2), jnp.float32).astype(dtype) for k in split(key))
+
+
+def embeddings(key, dtype, n=7):
+    """Of length 0.9: nobody's similarity to itself is at the kink."""
+    x = normal(key, (n, 4), jnp.float32)
+    return (0.9 * x / jnp.linalg.norm(x, axis=1, keepdims=True)).astype(dtype)
+
+
+def integers(*values):
+    return jnp.asarray(values, jnp.int32)
+
+
+def last_layer(key, dtype, shape):
+    """x, w and targets of 11 classes."""
+    k = jax.random.split(key, 3)
+    return normal(k[0], (*shape, 5), dtype), normal(k[1], (5, 11), dtype), labels(k[2], shape, 11)
 
 
 CONCEPTS = (
@@ -211,6 +236,24 @@ CONCEPTS = (
         lambda key, dtype: (scores(key, dtype), distribution(split(key)[1], (7, 5), dtype)),
     ),
     Concept(
+        "losses/circle",
+        fdl.losses.circle,
+        lambda key, dtype: (embeddings(key, dtype), integers(0, 1, 0, 2, 1, 2, 0), None, None),
+        # with gamma 80 an exponent of 300 alone has an error of 200 eps in float32
+        ({"gamma": 8.0}, {"gamma": 5.0, "margin": -0.3, "remove_diagonal": False}, {"gamma": 8.0, "stop_weights": True}),
+    ),
+    Concept(
+        "losses/circle",
+        fdl.losses.circle,
+        lambda key, dtype: (
+            embeddings(key, dtype, 3),
+            integers(0, 1, 2),
+            embeddings(split(key)[1], dtype, 5),
+            integers(2, 0, 1, 0, 2),
+        ),
+        ({"gamma": 8.0, "margin": 0.25, "remove_diagonal": False},),
+    ),
+    Concept(
         "losses/contrastive",
         fdl.losses.contrastive,
         lambda key, dtype: (*apart(key, dtype), jnp.asarray([1, 0, 0, 1, 0, 0, 1], jnp.int32)),
@@ -228,6 +271,32 @@ CONCEPTS = (
         lambda key, dtype: (distribution(key, (7, 5), dtype), distribution(split(key)[1], (7, 5), dtype)),
         ({}, {"base": 2}),
     ),
+    Concept(
+        "losses/ctc",
+        fdl.losses.ctc,
+        lambda key, dtype: (
+            normal(key, (4, 7, 5), dtype),
+            integers((1, 1, 2), (3, 0, 0), (0, 0, 0), (4, 2, 4)),
+            None,
+            None,
+        ),
+    ),
+    Concept(
+        "losses/ctc",
+        fdl.losses.ctc,
+        lambda key, dtype: (
+            normal(key, (3, 7, 5), dtype),
+            integers((1, 1, 2, 9), (3, 2, 0, 0), (-1, 0, 0, 0)),
+            integers(6, 2, 7),
+            integers(3, 2, 0),
+        ),
+    ),
+    Concept(
+        "losses/dice",
+        fdl.losses.dice,
+        masks,
+        ({}, {"axis": None, "smooth": 1.0}, {"axis": 1}, {"axis": (-1, 0), "smooth": 0.3}),
+    ),
     Concept("losses/euclidean_distance", fdl.losses.euclidean_distance, apart),
     Concept("losses/hinge", fdl.losses.hinge, margins),
     Concept(
@@ -241,6 +310,22 @@ CONCEPTS = (
         "losses/kl_divergence",
         fdl.losses.kl_divergence,
         lambda key, dtype: (distribution(key, (7, 5), dtype), distribution(split(key)[1], (7, 5), dtype)),
+    ),
+    Concept(
+        "losses/linear_cross_entropy",
+        fdl.losses.linear_cross_entropy,
+        lambda key, dtype: (*last_layer(key, dtype, (7,)), None, None),
+        ({}, {"chunk": 4}, {"chunk": 3, "label_smoothing": 0.1, "z_loss": 0.01}, {"chunk": 11, "ignore_index": 3}),
+    ),
+    Concept(
+        "losses/linear_cross_entropy",
+        fdl.losses.linear_cross_entropy,
+        lambda key, dtype: (
+            *last_layer(key, dtype, (2, 3)),
+            normal(split(key, 5)[3], (11,), dtype),
+            jnp.abs(normal(split(key, 5)[4], (2, 3), dtype)),
+        ),
+        ({"chunk": 4, "label_smoothing": 0.1, "z_loss": 0.01, "ignore_index": 3},),
     ),
     Concept("losses/log_cosh", fdl.losses.log_cosh, apart),
     Concept(
@@ -315,15 +400,42 @@ CONCEPTS = (
         ({"binary_labels": True},),
     ),
     Concept(
+        "losses/sum",
+        fdl.losses.sum,
+        lambda key, dtype: (normal(key, (7, 3), dtype), normal(split(key)[1], (7,), dtype)),
+    ),
+    Concept("losses/sum", fdl.losses.sum, lambda key, dtype: (normal(key, (7,), dtype), None)),
+    Concept(
         "losses/triplet_hinge",
         fdl.losses.triplet_hinge,
         lambda key, dtype: (*apart(key, dtype), normal(split(key)[1], (7, 3), dtype)),
         ({}, {"squared": True, "margin": 0.2}),
     ),
     Concept(
+        "losses/tversky",
+        fdl.losses.tversky,
+        masks,
+        ({}, {"alpha": 0.2, "beta": 0.9, "axis": None}, {"alpha": 0.7, "beta": 0.3, "axis": (1,), "smooth": 0.5}),
+    ),
+    Concept(
+        "losses/weighted_mean",
+        fdl.losses.weighted_mean,
+        lambda key, dtype: (
+            normal(key, (7, 3), dtype),
+            normal(split(key)[1], (7,), dtype),
+            jnp.arange(21).reshape(7, 3) % 4 != 1,
+        ),
+    ),
+    Concept(
+        "losses/weighted_mean", fdl.losses.weighted_mean, lambda key, dtype: (normal(key, (7,), dtype), None, None)
+    ),
+    Concept("regularizers", fdl.regularizers.l1(0.3), two_leaves, ({}, {"filter": lambda path, array: path == "a/b"})),
+    Concept(
         "regularizers",
         fdl.regularizers.l2(0.3),
-        lambda key, dtype: ({"a": {"w": normal(key, (5, 3), dtype), "b": normal(split(key)[1], (3,), dtype)}},),
+        two_leaves,
         ({}, {"half": True}, {"filter": lambda path, array: path == "a/b"}),
     ),
+    Concept("regularizers", fdl.regularizers.elastic_net(0.3, 0.2), two_leaves, ({}, {"half": True})),
+    Concept("regularizers", fdl.regularizers.orthogonal(0.3), two_leaves, ({}, {"mode": "columns"})),
 )

@@ -1,4 +1,7 @@
-"""Losses: `loss(pred, target, **options)` returns one value per example; `mean(values, weights)` makes it one number."""
+"""Losses: `loss(pred, target, **options)` returns one value per example; `mean(values, weights)` makes it one number.
+
+So do `sum(values, weights)` and `weighted_mean(values, weights, mask)`, which divides by the number of examples.
+"""
 
 from fdl.errors import refuse
 from fdl.losses.amended_cross_entropy import amended_cross_entropy
@@ -34,8 +37,10 @@ from fdl.losses.softmax_cross_entropy import softmax_cross_entropy
 from fdl.losses.softmax_cross_entropy_with_integer_labels import softmax_cross_entropy_with_integer_labels
 from fdl.losses.sparse_categorical_crossentropy import sparse_categorical_crossentropy
 from fdl.losses.squared_hinge import squared_hinge
+from fdl.losses.sum import sum
 from fdl.losses.triplet_hinge import triplet_hinge
 from fdl.losses.tversky import tversky
+from fdl.losses.weighted_mean import weighted_mean
 from fdl.op import Op
 
 __all__ = [
@@ -73,8 +78,10 @@ __all__ = [
     "softmax_cross_entropy_with_integer_labels",
     "sparse_categorical_crossentropy",
     "squared_hinge",
+    "sum",
     "triplet_hinge",
     "tversky",
+    "weighted_mean",
 ]
 
 _BY_NAME = {

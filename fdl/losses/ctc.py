@@ -88,7 +88,8 @@ def backward(residuals, dloss):
 
     def step(beta, frame):
         log_p, counts, alpha = frame
-        occupancy = jnp.exp(_normalised(alpha + beta)[1])
+        occupancy, total, _ = _shares(alpha + beta)
+        occupancy = occupancy / total[:, None]
         here = beta + log_p
         left = _log_add(here, _sooner(here, 1), jnp.where(jump_next, _sooner(here, 2), -jnp.inf))
         return jnp.where(counts[:, None], _normalised(left)[1], beta), occupancy
@@ -97,8 +98,10 @@ def backward(residuals, dloss):
     _, occupancy = jax.lax.scan(step, end, (emitted, counts, alpha), reverse=True)  # [T, N, S]
     p = jnp.exp(shifted(logits, top) - log_total[..., None])  # [N, T, V]
     error = jax.vmap(lambda p, of, states: p.at[:, states].add(-of), (0, 1, 0))(p, occupancy, states)
-    dloss = jnp.where(jnp.isneginf(log_p), jnp.zeros_like(dloss), jnp.where(jnp.isnan(log_p), log_p, dloss))
-    dlogits = jnp.where(counts.T[..., None], dloss[:, None, None] * error, jnp.zeros_like(error))
+    impossible, nan = jnp.isneginf(log_p), jnp.isnan(log_p)
+    live = ~impossible & ~((dloss == 0) & nan)  # an example without weight may hold NaN
+    dloss = jnp.where(nan, log_p, dloss)
+    dlogits = jnp.where(counts.T[..., None] & live[:, None, None], dloss[:, None, None] * error, jnp.zeros_like(error))
     return dlogits.astype(logits.dtype), None, None, None
 
 
@@ -148,11 +151,16 @@ def _log_add(*terms):
 
 
 def _log_sum(x):
+    _, total, top = _shares(x)
+    return top + jnp.log(total)
+
+
+def _shares(x):
+    """exp(x - top), their sum, and top, the largest x; of a row of -inf all shares are 0, the sum 1 and top is -inf."""
     top = jax.lax.stop_gradient(x.max(axis=-1))
     nothing = jnp.isneginf(top)
-    top = jnp.where(nothing, jnp.zeros_like(top), top)
-    total = jnp.exp(x - top[..., None]).sum(axis=-1)
-    return jnp.where(nothing, -jnp.inf, top + jnp.log(jnp.where(nothing, jnp.ones_like(total), total)))
+    shares = jnp.exp(x - jnp.where(nothing, jnp.zeros_like(top), top)[..., None])
+    return shares, jnp.where(nothing, 1.0, shares.sum(axis=-1)), top
 
 
 def _normalised(x):

@@ -14,10 +14,10 @@ Limits.
 |-----------------------------|------|--------------------|------------------------------------------------------------------|
 | both masks empty, smooth 0  | 1    | 0                  | the limit: an overlap of second order over a size of first; as Keras |
 | target empty, smooth 0      | 1    | 0 for pred         | no overlap, however small pred is; as Keras                      |
-| either of them, smooth > 0  | S = smooth + sum p: 0 if both are empty | live | an empty mask found empty is right: what users miss in the two rows above |
+| these two, smooth > 0       | live; 0 if both are empty | live | an empty mask found empty is right: what users of Keras miss |
 | pred empty, target not      | 1    | -2 t / S           | live                                                             |
-| entries of 1e30             | -inf | NaN                | masks lie in [0, 1]: loud                                        |
-| NaN                         | NaN  | NaN                |                                                                  |
+| entries of 1e30             | -inf | inf                | masks lie in [0, 1]: loud; of 1e-20, the overlap underflows to 0 |
+| NaN                         | NaN  | NaN                | 0 where dloss is 0: an example without weight does not count     |
 
 Keras adds 1e-7 to S, which counts only where the masks sum to less than about 0.1. optax's `smooth` is half of this one, and it
 takes logits. Shapes: pred, target float of equal shape, loss: the axes that are not summed. Errors: InputError, InputTypeError.
@@ -26,15 +26,9 @@ Source: Milletari, Navab & Ahmadi 2016, section 3 (without the squares), as in K
 
 import jax.numpy as jnp
 
-from fdl.errors import (
-    refuse,
-    require_float,
-    require_number,
-    require_rank_at_least,
-    require_same_dtype,
-    require_same_shape,
-)
-from fdl.op import Op, accumulator
+from fdl.errors import refuse, require_number, require_pair
+from fdl.losses._per_example import times, widened
+from fdl.op import Op
 
 
 def equation(pred, target, *, axis="example", smooth=0.0):
@@ -44,11 +38,11 @@ def equation(pred, target, *, axis="example", smooth=0.0):
 
 
 def forward(pred, target, *, axis, smooth):
-    check_masks("dice", pred, target)
+    require_pair("dice", "pred", pred, "target", target, 1, "examples first")
     require_number("dice", "smooth", smooth, 0, float("inf"), remedy="0 is Keras's loss, 1 is common")
     axes = summed_axes("dice", axis, pred.ndim)
-    wide = accumulator(pred.dtype)
-    p, t, smooth = pred.astype(wide), target.astype(wide), jnp.asarray(smooth, wide)
+    p, t = widened(pred, target)
+    smooth = jnp.asarray(smooth, p.dtype)
     share, size = ratio(2 * jnp.sum(p * t, axis=axes) + smooth, jnp.sum(p, axis=axes) + jnp.sum(t, axis=axes) + smooth)
     return 1 - share, (pred, target, share, size)
 
@@ -56,9 +50,9 @@ def forward(pred, target, *, axis, smooth):
 def backward(residuals, dloss, *, axis):
     pred, target, share, size = residuals
     axes = summed_axes("dice", axis, pred.ndim)
-    p, t = pred.astype(share.dtype), target.astype(share.dtype)
-    share, scale = jnp.expand_dims(share, axes), jnp.expand_dims(-dloss / size, axes)
-    dpred, dtarget = scale * (2 * t - share), scale * (2 * p - share)
+    p, t = widened(pred, target)
+    share, size, dloss = (jnp.expand_dims(x, axes) for x in (share, size, dloss))
+    dpred, dtarget = times(dloss, (share - 2 * t) / size), times(dloss, (share - 2 * p) / size)
     return dpred.astype(pred.dtype), dtarget.astype(target.dtype)
 
 
@@ -79,14 +73,6 @@ def summed_axes(where, axis, rank):
     if len(set(axes)) < len(axes):
         refuse(where, f"axis is {axis!r}: an axis twice; name each one once")
     return axes
-
-
-def check_masks(where, pred, target):
-    require_float(where, "pred", pred)
-    require_float(where, "target", target)
-    require_rank_at_least(where, "pred", pred, 1, "examples first")
-    require_same_shape(where, "pred", pred, "target", target)
-    require_same_dtype(where, "pred", pred, "target", target)
 
 
 dice = Op(equation, forward, backward)

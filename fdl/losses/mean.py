@@ -21,14 +21,15 @@ Shapes: values [N] or [N, T], weights like values or [N] for values [N, T] (then
 
 import jax.numpy as jnp
 
-from fdl.errors import refuse, require_array, require_float
+from fdl.errors import refuse, require_float
+from fdl.losses._weights import aligned, check, counted, summed_back
 from fdl.op import Op, accumulator
 
 
 def equation(values, weights=None):
     if weights is None:
         return jnp.mean(values)
-    weights = _aligned(values, weights)
+    weights = aligned(values, weights)
     return jnp.sum(weights * values) / jnp.sum(weights)
 
 
@@ -39,12 +40,11 @@ def forward(values, weights=None):
     total_dtype = accumulator(values.dtype)
     if weights is None:
         return jnp.mean(values, dtype=total_dtype), (values, None, None, None)
-    _check(values, weights)
-    wide_weights = _aligned(values, weights).astype(total_dtype)
+    check("losses.mean", "weights", weights, values)
+    wide_weights = aligned(values, weights).astype(total_dtype)
     total = wide_weights.sum()
     safe_total = jnp.where(total == 0, jnp.ones_like(total), total)
-    counted = jnp.where(wide_weights == 0, jnp.zeros((), total_dtype), values.astype(total_dtype))
-    mean = jnp.sum(wide_weights * counted) / safe_total
+    mean = jnp.sum(wide_weights * counted(values, wide_weights)) / safe_total
     return mean, (values, weights, mean, safe_total)
 
 
@@ -52,29 +52,11 @@ def backward(residuals, dmean):
     values, weights, mean, total = residuals
     if weights is None:
         return jnp.broadcast_to(dmean / values.size, values.shape).astype(values.dtype), None
-    wide_weights = _aligned(values, weights).astype(mean.dtype)
+    wide_weights = aligned(values, weights).astype(mean.dtype)
     dvalues = (dmean / total * wide_weights).astype(values.dtype)
     if not jnp.issubdtype(weights.dtype, jnp.floating):
         return dvalues, None
-    dweights = dmean / total * (values.astype(mean.dtype) - mean)
-    spread = tuple(range(weights.ndim, values.ndim))  # the axes along which weights were repeated
-    return dvalues, dweights.sum(axis=spread).astype(weights.dtype)
-
-
-def _aligned(values, weights):
-    """weights [N] against values [N, T]: every step has its example's weight."""
-    weights = weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim))
-    return jnp.broadcast_to(weights, values.shape).astype(values.dtype)
-
-
-def _check(values, weights):
-    require_array("losses.mean", "weights", weights)
-    if weights.ndim > values.ndim or weights.shape != values.shape[: weights.ndim]:
-        refuse(
-            "losses.mean",
-            f"weights has shape {list(weights.shape)}, values has shape {list(values.shape)}; "
-            "wanted the same shape, or the leading axes of it",
-        )
+    return dvalues, summed_back(dmean / total * (values.astype(mean.dtype) - mean), weights)
 
 
 mean = Op(equation, forward, backward, name="losses.mean")

@@ -19,7 +19,7 @@ Limits.
 | target empty, smooth 0       | 1    | 0 for pred | no overlap, however small pred is                                         |
 | alpha 0, pred empty          | 1    | -t for pred | 0/0, what was missed is free: S is taken as 1; Keras divides by 1e-7     |
 | beta 0, target empty         | 1    | -p for target | likewise                                                                |
-| NaN                          | NaN  | NaN        |                                                                           |
+| NaN, entries of 1e30         | NaN  | NaN        | 0 where dloss is 0: an example without weight does not count              |
 
 Shapes: pred, target float of equal shape, loss: the axes that are not summed. Errors: InputError, InputTypeError.
 Source: Salehi, Erdogmus & Gholipour 2017, eq. 3; Keras's `tversky`, without the 1e-7 in its denominator.
@@ -27,9 +27,10 @@ Source: Salehi, Erdogmus & Gholipour 2017, eq. 3; Keras's `tversky`, without the
 
 import jax.numpy as jnp
 
-from fdl.errors import require_number
-from fdl.losses.dice import check_masks, ratio, summed_axes
-from fdl.op import Op, accumulator
+from fdl.errors import require_number, require_pair
+from fdl.losses._per_example import times, widened
+from fdl.losses.dice import ratio, summed_axes
+from fdl.op import Op
 
 
 def equation(pred, target, *, alpha=0.5, beta=0.5, axis="example", smooth=0.0):
@@ -41,13 +42,12 @@ def equation(pred, target, *, alpha=0.5, beta=0.5, axis="example", smooth=0.0):
 
 
 def forward(pred, target, *, alpha, beta, axis, smooth):
-    check_masks("tversky", pred, target)
+    require_pair("tversky", "pred", pred, "target", target, 1, "examples first")
     for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
         require_number("tversky", name, value, 0, float("inf"), remedy="a price is not negative")
     axes = summed_axes("tversky", axis, pred.ndim)
-    wide = accumulator(pred.dtype)
-    p, t = pred.astype(wide), target.astype(wide)
-    alpha, beta, smooth = (jnp.asarray(value, wide) for value in (alpha, beta, smooth))
+    p, t = widened(pred, target)
+    alpha, beta, smooth = (jnp.asarray(value, p.dtype) for value in (alpha, beta, smooth))
     overlap = jnp.sum(p * t, axis=axes)
     wrong = alpha * jnp.sum(t * (1 - p), axis=axes) + beta * jnp.sum(p * (1 - t), axis=axes)
     share, size = ratio(overlap + smooth, overlap + wrong + smooth)
@@ -57,12 +57,12 @@ def forward(pred, target, *, alpha, beta, axis, smooth):
 def backward(residuals, dloss, *, alpha, beta, axis):
     pred, target, share, size = residuals
     axes = summed_axes("tversky", axis, pred.ndim)
-    p, t = pred.astype(share.dtype), target.astype(share.dtype)
+    p, t = widened(pred, target)
     alpha, beta = jnp.asarray(alpha, share.dtype), jnp.asarray(beta, share.dtype)
-    share, scale = jnp.expand_dims(share, axes), jnp.expand_dims(-dloss / size, axes)
-    dpred = scale * (t - share * (t - alpha * t + beta * (1 - t)))
-    dtarget = scale * (p - share * (p + alpha * (1 - p) - beta * p))
-    return dpred.astype(pred.dtype), dtarget.astype(target.dtype)
+    share, size, dloss = (jnp.expand_dims(x, axes) for x in (share, size, dloss))
+    dpred = (share * (t - alpha * t + beta * (1 - t)) - t) / size
+    dtarget = (share * (p + alpha * (1 - p) - beta * p) - p) / size
+    return times(dloss, dpred).astype(pred.dtype), times(dloss, dtarget).astype(target.dtype)
 
 
 tversky = Op(equation, forward, backward)
