@@ -9,6 +9,7 @@
 | gradients.py   | what is asked, and is it something that can be checked                              |
 | layer.py       | the same for a Layer: parameters, input, both ways through its backward             |
 | trial.py       | at which points and in which modes reference and candidate are compared             |
+| judge.py       | what is an outcome held against, in float64 and in the arguments' precision         |
 | subject.py     | what is called: arguments taken apart, values and gradients, vmap, scan, checkpoint |
 | evaluate.py    | how it is called: in which precision, compiled or not                               |
 | rounding.py    | how large a rounding error may be, entry by entry                                   |

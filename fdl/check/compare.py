@@ -3,12 +3,16 @@
 t is the truth (the reference in float64), s its rounding scale and s' the candidate's (see `fdl.check.rounding`): u s is the
 error that rounding leaves in an entry, for the unit roundoff u.
 
-In float64, the formula is judged:      |c - t| <= FORMULA u64 (s + s')
-In the arguments' own precision, its rounding:   |c - t| <= ROUNDING (u s r + |p - t|) + min(ROUNDING u s', NORMWISE u max|t|)
+    formula    in float64                           |c - t| <= FORMULA u64 (s + s')
+    rounding   in the precision of the arguments    |c - t| <= ROUNDING (u s r + |p - t| + u min(s', max|t|))
 
-p is the plain version in that precision, and r >= 1 how much worse than expected it typically is there (coarser matrix units,
-sums kept in 16 bits). A wrong formula is wrong in float64 by far more than rounding; a right one that rounds badly is right
-in float64 and far worse than the plain version in float32. An entry where the plain version overflows does not accuse.
+p is the plain version in that precision, and r >= 1 how much worse than expected it typically is there (coarse matrix units,
+sums kept in 16 bits). A wrong formula is wrong in float64, by far more than rounding. A right one that rounds badly is right
+in float64, and in float32 far worse than the plain version; it may lose the digits of small entries, as long as they are
+few against the largest entry of the array. An entry where the plain version overflows does not accuse.
+
+At a kink the truth jumps, however little the arguments are moved. There the reference takes one slope, by its convention, and
+a candidate may take another one between those on either side: it is counted as a kink and not compared.
 """
 
 import dataclasses
@@ -22,7 +26,6 @@ from fdl.check.rounding import unit_roundoff
 
 FORMULA = 100.0
 ROUNDING = 16.0
-NORMWISE = 4.0
 
 _SEEN = 1e-2  # an entry decides if an error of 1 % in it would show,
 _NOTHING = 1e-6  # or an error of this share of the natural size of its leaf: it is zero up to rounding
@@ -53,6 +56,7 @@ class Truth:
     excused: np.ndarray  # the plain version has no digits here: what is not finite accuses nobody
     expected: np.ndarray  # the error of the plain version, as measured or as it has to be expected
     floor: float  # the part of `allowed` that is there because small numbers are flushed to zero
+    kinks: int = 0  # entries left out because candidate and reference take different slopes at a kink
 
 
 def of_formula(wanted: np.ndarray, scale: np.ndarray, own_scale: np.ndarray, u: float) -> Truth:
@@ -73,14 +77,26 @@ def of_rounding(
     comparable = np.isfinite(wanted) & np.isfinite(plain) & np.isfinite(scale) & (np.abs(wanted) <= float(limits.max))
     with np.errstate(all="ignore"):
         error = np.abs(plain - wanted)
-        counted = comparable & (scale > 0)
+        excused = error > 0.1 * np.abs(wanted) + floor
+        counted = comparable & (u * scale > floor) & ~excused
         ratio = float(np.median(error[counted] / (u * scale[counted]))) if counted.any() else 1.0
         expected = np.maximum(u * scale * max(1.0, ratio), error)
         allowed = ROUNDING * (u * scale * max(1.0, ratio) + error) + floor
         if own_scale is not None and comparable.any():
-            # a candidate may lose digits in its small entries, as long as they are few against the large ones
-            allowed += np.minimum(ROUNDING * u * own_scale, NORMWISE * u * np.max(np.abs(wanted[comparable])))
-    return Truth(wanted, allowed, comparable, error > 0.1 * np.abs(wanted) + floor, expected, floor)
+            allowed += ROUNDING * u * np.minimum(own_scale, np.max(np.abs(wanted[comparable])))
+    return Truth(wanted, allowed, comparable, excused, expected, floor)
+
+
+def without_kinks(got: np.ndarray, truth: Truth, low: np.ndarray, high: np.ndarray) -> Truth:
+    """The truth without the entries at a kink where `got` is another slope. low, high: what lies around; equal if no kink.
+
+    Several kinks may meet in an entry, and not all ways past them were tried: so a slope counts up to twice as far out.
+    """
+    with np.errstate(all="ignore"):
+        slack = (high - low) / 2 + truth.allowed
+        between = (high > low) & (got >= low - slack) & (got <= high + slack)
+    between &= wrong_entries(got, truth)
+    return dataclasses.replace(truth, comparable=truth.comparable & ~between, kinks=int(between.sum()))
 
 
 def _smallest(dtype: Any) -> float:
@@ -146,7 +162,7 @@ def _what(got: np.ndarray, truth: Truth, wrong: np.ndarray) -> str:
         return (
             f"factor 1 {'+' if factor > 1 else '-'} {abs(factor - 1):.2g}"
             if abs(factor - 1) < 1e-3
-            else f"factor {factor:.4f}"
+            else f"factor {factor:#.4g}"
         )
     return ""
 

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdl.check.rounding import Shaken, draw, ones, unit_roundoff, working_precision
+from fdl.check.rounding import POOL, Shaken, factors, ones, unit_roundoff, working_precision
 from fdl.check.subject import Result, Subject, is_countable
 from fdl.errors import is_array
 
-DRAWS = 6  # the largest of six normal numbers is below 0.1 once in four million
+DRAWS = 4
+MORE_DRAWS = 32  # before a candidate is accused: four draws can all be small, and miss that a relu switches
 DELTA = 8  # units of roundoff by which a draw shakes: more than what rounding itself does, so that it is seen above it
 
 # what is compiled here runs a few times: compiling is the cost. Shaken cross-entropy takes 0.16 s so, else 0.26 s
@@ -118,45 +119,61 @@ class Measured:
     def __init__(self, subject: Subject, precision: Precision, rng: np.random.Generator):
         self.subject, self.precision = subject, precision
         self.note = ""  # why the rounding inside could not be shaken, if so
-        self._rng = rng
+        self._noise = [rng.standard_normal(POOL) for _ in range(MORE_DRAWS)]
         self._run: Callable[[Any, tuple], Result] | None = None
-        self._known: dict[int, tuple[Point, Outcome, list[np.ndarray]]] = {}
+        self._outcomes: dict[int, tuple[Point, Outcome]] = {}
+        self._moved: dict[tuple[int, float], tuple[int, list[np.ndarray]]] = {}  # (draws, the largest effect)
         self._u: list[float] = []
-        self._delta = 0.0
-        self._pools: list[np.ndarray] = []
 
     def __call__(self, point: Point) -> Outcome:
-        return self._at(point)[1]
+        if id(point) not in self._outcomes:
+            with self.precision.scope():
+                operands, pool = self.precision.operands(point), ones(self._carrier)
+                if self._run is None:
+                    self._run, result = self._first_run(pool, operands)
+                    self._u = self._working_precision(result, operands)
+                else:
+                    result = self._run(pool, operands)
+                self._outcomes[id(point)] = (point, Outcome.of(result))
+        return self._outcomes[id(point)][1]
 
-    def scale(self, point: Point) -> list[np.ndarray]:
-        """Per value and gradient: its rounding error in units of roundoff. Infinite where a draw was not finite."""
-        return self._at(point)[2]
+    def scale(self, point: Point, u: float = 0.0, *, thorough: bool = False) -> list[np.ndarray]:
+        """Per value and gradient: its rounding error in units of roundoff. Infinite where a draw was not finite.
+
+        u: the roundoff that is asked about, if it is coarser than that of the subject: a decision that hangs on a rounded
+        number, a relu near its kink, may stand in float64 and fall in bfloat16. thorough: many draws, before accusing.
+        """
+        outcome = self(point)
+        delta = DELTA * max([u, *self._u])
+        # at least |y|: the result itself is rounded
+        draws, scale = self._moved.get((id(point), delta), (0, [np.abs(y) for y in outcome.arrays]))
+        if draws < (wanted := MORE_DRAWS if thorough else DRAWS):
+            with self.precision.scope():
+                operands = self.precision.operands(point)
+                for noise in self._noise[draws:wanted]:
+                    assert self._run is not None
+                    shaken = Outcome.of(self._run(factors(noise, delta, self._carrier), operands))
+                    triples = zip(scale, shaken.arrays, outcome.arrays, strict=True)
+                    scale = [np.maximum(old, _moved(x, y, delta)) for old, x, y in triples]
+            self._moved[id(point), delta] = (wanted, scale)
+        return [np.where(np.isfinite(x), x, np.inf) for x in scale]
+
+    def near(self, point: Point, active: list[np.ndarray]) -> Outcome:
+        """The outcome at other arguments (float64), with the point's cotangents."""
+        self(point)
+        assert self._run is not None
+        with self.precision.scope():
+            operands = self.precision.operands(dataclasses.replace(point, active=active))
+            return Outcome.of(self._run(ones(self._carrier), operands))
 
     def precisions(self, point: Point) -> list[float]:
         """Per value and gradient: the unit roundoff of the coarsest precision it was computed in."""
-        self._at(point)
+        self(point)
         return self._u
 
-    def _at(self, point: Point) -> tuple[Point, Outcome, list[np.ndarray]]:
-        if id(point) not in self._known:
-            with self.precision.scope():
-                outcome, scale = self._measure(self.precision.operands(point))
-            self._known[id(point)] = (point, outcome, scale)
-        return self._known[id(point)]
-
-    def _measure(self, operands: tuple) -> tuple[Outcome, list[np.ndarray]]:
-        carrier = np.float64 if self.precision.x64 else np.float32
-        if self._run is None:
-            self._run, result = self._first_run(ones(carrier), operands)
-            self._u = self._working_precision(result, operands)
-            self._delta = DELTA * max(self._u, default=unit_roundoff(np.float64))
-            self._pools = [draw(self._rng, self._delta, carrier) for _ in range(DRAWS)]
-        else:
-            result = self._run(ones(carrier), operands)
-        outcome = Outcome.of(result)
-        shaken = [Outcome.of(self._run(pool, operands)) for pool in self._pools]
-        columns = zip(outcome.arrays, *(x.arrays for x in shaken), strict=True)
-        return outcome, [_scale(y, draws, self._delta) for y, *draws in columns]
+    @property
+    def _carrier(self) -> Any:
+        return np.float64 if self.precision.x64 else np.float32
 
     def _first_run(self, pool: Any, operands: tuple) -> tuple[Callable, Result]:
         """The best way to run that works: with rounding shaken inside, compiled, or op by op."""
@@ -204,11 +221,9 @@ def _shaking_inputs(run: Callable) -> Callable:
     return shaken
 
 
-def _scale(y: np.ndarray, draws: list[np.ndarray], delta: float) -> np.ndarray:
+def _moved(shaken: np.ndarray, y: np.ndarray, delta: float) -> np.ndarray:
     with np.errstate(all="ignore"):
-        moved = np.max([np.abs(x - y) for x in draws], axis=0) / delta
-    # the result itself is rounded
-    return np.where(np.isfinite(moved), np.maximum(moved, np.abs(y)), np.inf)
+        return np.abs(shaken - y) / delta
 
 
 def brief(error: Exception) -> str:

@@ -43,8 +43,7 @@ def gradients(
     key: an int or a PRNG key, for the random cotangents.
 
     The verdict is "right", "wrong" or "undecided": nothing could be compared, or a gradient is lost in rounding. A mode in
-    which the candidate raises is a failure of that mode. The arguments are not moved away from kinks: there, candidate and
-    reference have to choose the same slope.
+    which the candidate raises is a failure of that mode. At a kink any slope between those on either side is accepted.
     Errors: InputError and InputTypeError for what cannot be checked, and whatever the reference raises.
     """
     where = "check.gradients"

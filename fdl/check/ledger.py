@@ -67,14 +67,15 @@ class Ledger:
         wrong, ratio = wrong_entries(got, truth), _ratio(got, truth)
         row = self.rows.get((item, where))
         if row is None:
-            empty = Comparison(item.kind, item.leaf, where.way, where.mode, where.dtype, got.size, 0, 0, 0, 0, 0.0)
+            empty = Comparison(item.kind, item.leaf, where.way, where.mode, where.dtype, got.size, 0, 0, 0, 0, 0, 0.0)
             row = self.rows[item, where] = _Row(empty)
         sums = row.comparison
         row.comparison = dataclasses.replace(
             sums,
             comparisons=sums.comparisons + int(truth.comparable.sum()),
             not_finite=sums.not_finite + int((~np.isfinite(truth.wanted)).sum()),
-            out_of_range=sums.out_of_range + int((np.isfinite(truth.wanted) & ~truth.comparable).sum()),
+            out_of_range=sums.out_of_range + int((np.isfinite(truth.wanted) & ~truth.comparable).sum()) - truth.kinks,
+            kinks=sums.kinks + truth.kinks,
             wrong=sums.wrong + int(wrong.sum()),
             worst=max(sums.worst, float(np.max(ratio, initial=0.0, where=truth.comparable))),
         )
@@ -86,7 +87,7 @@ class Ledger:
         """Central differences of one leaf, which decide where there is no reference."""
         where = Where("", "central differences", "float64")
         self._numerical[item] = evidence
-        counts = (evidence.decided.size, evidence.directions, 0, 0, evidence.wrong, evidence.worst)
+        counts = (evidence.decided.size, evidence.directions, 0, 0, 0, evidence.wrong, evidence.worst)
         row = self.rows[item, where] = _Row(
             Comparison(item.kind, item.leaf, where.way, where.mode, where.dtype, *counts)
         )
@@ -173,8 +174,10 @@ class Ledger:
             return evidence.undecided
         rows = [row.comparison for (known, _), row in self.rows.items() if known == item]
         not_finite, out_of_range = sum(row.not_finite for row in rows), sum(row.out_of_range for row in rows)
+        kinks = sum(row.kinks for row in rows)
         if not any(row.comparisons for row in rows):
-            return "the truth is finite in no entry" if not_finite else "the plain version is finite in no entry"
+            at_kinks = "every entry is at a kink" if kinks else "the plain version is finite in no entry"
+            return "the truth is finite in no entry" if not_finite else at_kinks
         notes = []
         digits = self._digits[item]
         if digits.kept < digits.available / 2 and verdict != WRONG:
@@ -185,6 +188,8 @@ class Ledger:
             notes.append(f"{not_finite} comparisons left out: the truth is not finite there")
         if out_of_range:
             notes.append(f"{out_of_range} left out: the plain version overflows there")
+        if kinks:
+            notes.append(f"{kinks} left out at kinks, where the reference takes another of the slopes")
         return "; ".join(notes)
 
 

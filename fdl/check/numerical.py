@@ -120,9 +120,9 @@ def _try(
             slopes.append(
                 sum(float(np.sum(w * (a - b))) for w, a, b in zip(point.w, above, below, strict=False)) / (2 * h)
             )
-        slopes, noise = np.asarray(slopes), noise / _STEPS
-        wanted, error = _extrapolated(_STEPS, slopes, noise)
-        ladders = [_extrapolated(_STEPS[i::2], slopes[i::2], noise[i::2])[0] for i in (0, 1)]
+        ladder = np.stack([_STEPS, np.asarray(slopes), noise / _STEPS])
+        wanted, error = _extrapolated(*ladder)
+        ladders = [_extrapolated(*ladder[:, i::2])[0] for i in (0, 1)]
         error = max(error, abs(ladders[0] - ladders[1])) if np.isfinite(ladders).all() else np.inf
         got = float(np.sum(v * dx))
         natural = max(float(np.sqrt(np.sum(np.square(v * dx)))), abs(wanted), 1e-3 * flow)

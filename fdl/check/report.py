@@ -60,6 +60,7 @@ class Comparison:
     comparisons: int  # of entries
     not_finite: int  # left out: the truth is not finite there
     out_of_range: int  # left out: the plain version, or the truth, does not fit into the dtype there
+    kinks: int  # left out: candidate and reference take different slopes at a kink
     wrong: int
     worst: float  # the largest error, as a share of what is allowed
 

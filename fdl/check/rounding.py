@@ -70,8 +70,9 @@ def ones(dtype: Any) -> np.ndarray:
     return np.ones(POOL, dtype)
 
 
-def draw(rng: np.random.Generator, delta: float, dtype: Any) -> np.ndarray:
-    return (1 + delta * rng.standard_normal(POOL)).astype(dtype)
+def factors(noise: np.ndarray, delta: float, dtype: Any) -> np.ndarray:
+    """A pool that shakes by `delta`, from normal numbers."""
+    return (1 + delta * noise).astype(dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +119,7 @@ class _Interpreter:
         if name in _SUMS:
             growth = max(1.0, _GROWTH * math.sqrt(_terms(equation)))
             args = [self._shake(arg) for arg in args]
-        bound = equation.primitive.get_bind_params(params)
-        # releases of jax before 0.10.2 return (functions, params)
-        functions, params = bound if isinstance(bound, tuple) else ((), bound)
-        outs = equation.primitive.bind(*functions, *args, **params)
+        outs = equation.primitive.bind(*args, **equation.primitive.get_bind_params(params))
         outs = list(outs) if equation.primitive.multiple_results else [outs]
         return outs if name in _EXACT else [self._shake(out, growth) for out in outs]
 
