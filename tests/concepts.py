@@ -240,7 +240,11 @@ CONCEPTS = (
         fdl.losses.circle,
         lambda key, dtype: (embeddings(key, dtype), integers(0, 1, 0, 2, 1, 2, 0), None, None),
         # with gamma 80 an exponent of 300 alone has an error of 200 eps in float32
-        ({"gamma": 8.0}, {"gamma": 5.0, "margin": -0.3, "remove_diagonal": False}, {"gamma": 8.0, "stop_weights": True}),
+        (
+            {"gamma": 8.0},
+            {"gamma": 5.0, "margin": -0.3, "remove_diagonal": False},
+            {"gamma": 8.0, "stop_weights": True},
+        ),
     ),
     Concept(
         "losses/circle",

@@ -1,5 +1,7 @@
 """Whole-model gradients by hand against jax.grad of the equations; deltas; the sum over paths; bad input."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -205,6 +207,8 @@ def test_paths_through_a_wide_net_with_several_outputs(getkey):
 
 # ---- bad input ----
 
+untyped: Any = fdl.backprop
+
 PARAMS, _ = fdl.serial(fdl.dense(3)).init(jax.random.key(0), (5,))
 ONE = fdl.serial(fdl.dense(3))
 X, T = jnp.ones((4, 5), jnp.float32), jnp.zeros(4, jnp.int32)
@@ -218,8 +222,8 @@ def gradient(*args, model=ONE, loss=CE, **kwargs):
     ("call", "message"),
     [
         (lambda: fdl.backprop.value_and_grad(ONE, lambda p, t: p), "plain function.*Op.*autodiff"),
-        (lambda: fdl.backprop.value_and_grad(ONE, "mse"), "loss is str 'mse', wanted an Op"),
-        (lambda: fdl.backprop.value_and_grad(lambda x: x, CE), "model is.*wanted an fdl.Layer"),
+        (lambda: untyped.value_and_grad(ONE, "mse"), "loss is str 'mse', wanted an Op"),
+        (lambda: untyped.value_and_grad(lambda x: x, CE), "model is.*wanted an fdl.Layer"),
         (lambda: fdl.backprop.value_and_grad(ONE, CE, gradient="magic"), "gradient is 'magic'"),
         (lambda: gradient(PARAMS, {}, X[:0], T[:0]), "the batch is empty"),
         (lambda: gradient(PARAMS, {}, X, T[:3]), r"target is int32\[3\].*same number of examples"),

@@ -1,5 +1,7 @@
 """serial, residual, parallel: names, nesting, gradients against the equation, and the errors that name the layer."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,7 +124,10 @@ def test_masked_examples_count_exactly_nothing_even_where_they_hold_nan(getkey):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), dparams, want)
 
 
+untyped: Any = fdl
 DEEP = fdl.serial(block=fdl.serial(fdl.dense(64), fdl.relu()), out=fdl.dense(10))
+
+UNTYPED_DEEP: Any = DEEP
 
 
 def deep_params(features=100):
@@ -146,7 +151,7 @@ def deep_params(features=100):
             "dense_9.*no layer here.*block",
         ),
         (lambda: DEEP.apply({"out": {}}, {}, jnp.ones((2, 7), jnp.float32)), r"block/dense_0: params is \[\].*\"w\""),
-        (lambda: DEEP.apply([], {}, jnp.ones((2, 7), jnp.float32)), "params is list.*init"),
+        (lambda: UNTYPED_DEEP.apply([], {}, jnp.ones((2, 7), jnp.float32)), "params is list.*init"),
         (lambda: DEEP.apply(deep_params(64), {}, jnp.ones((2, 7), jnp.int32)), "block/dense_0: x is int32.*floating"),
         (lambda: DEEP.apply(deep_params(64), {}, jnp.ones((2, 7), jnp.float16)), "x is float16 and w is float32"),
         (lambda: DEEP.apply(deep_params(64), {}, [[1.0] * 7]), "x is list.*jnp.asarray"),
@@ -162,8 +167,8 @@ def deep_params(features=100):
         (lambda: fdl.serial(fdl.dense(3), dense_0=fdl.dense(3)), "two layers are named 'dense_0'"),
         (lambda: fdl.serial(**{"a/b": fdl.dense(3)}), "slash"),
         (lambda: fdl.serial(), "no layers"),
-        (lambda: fdl.serial(fdl.relu), r"layer 0 is.*call it: relu\(\)"),
-        (lambda: fdl.residual(fdl.dense(3), shortcut=lambda x: x), "wanted an fdl.Layer"),
+        (lambda: untyped.serial(fdl.relu), r"layer 0 is.*call it: relu\(\)"),
+        (lambda: untyped.residual(fdl.dense(3), shortcut=lambda x: x), "wanted an fdl.Layer"),
         (lambda: fdl.parallel(fdl.dense(3), combine="mul"), 'combine is \'mul\', wanted "add" or "concat"'),
         (lambda: fdl.residual(fdl.dense(3)).init(jax.random.key(0), (5,)), None),
         (
@@ -178,7 +183,7 @@ def deep_params(features=100):
         (lambda: fdl.dropout(float("nan")), "rate is nan"),
         (lambda: fdl.dropout(-0.1), "rate is -0.1"),
         (lambda: fdl.dense(0), "features is 0, wanted a positive int"),
-        (lambda: fdl.dense(2.5), "features is 2.5"),  # type: ignore[arg-type]
+        (lambda: untyped.dense(2.5), "features is 2.5"),
         (lambda: DEEP.init(0, (7,)), "key is int 0.*jax.random.key"),
         (lambda: DEEP.init(jax.random.key(0), 7), r"shape is 7.*\(7,\)"),
         (lambda: DEEP.init(jax.random.key(0), ("a",)), "shape is.*tuple of sizes"),

@@ -27,6 +27,8 @@ def test_every_python_block_runs():
 def test_every_module_it_names_is_there():
     text = (ROOT / "README.md").read_text()
     for dotted in re.findall(r"`(fdl(?:\.\w+)+)`", text):
-        assert (ROOT / dotted.replace(".", "/")).with_suffix(".py").exists() or (ROOT / dotted.replace(".", "/")).is_dir(), dotted
+        assert (ROOT / dotted.replace(".", "/")).with_suffix(".py").exists() or (
+            ROOT / dotted.replace(".", "/")
+        ).is_dir(), dotted
     for folder in re.findall(r"`(\w+)/`", text):
         assert (ROOT / folder).is_dir(), folder

@@ -57,6 +57,7 @@ _INLINED = {
     "checkpoint": "jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
+    "custom_vmap_call": "call",
 }
 
 
@@ -217,6 +218,8 @@ def _precision_after(equation: Any, ins: list[float]) -> list[float]:
         consts = params["body_nconsts"]
         return _precision_of_loop(_open(params["body_jaxpr"]), ins, consts, len(ins) - consts)
     floats = [u for u in ins if u > 0]
+    if name == "reduce_precision" and floats:
+        floats.append(2.0 ** -(params["mantissa_bits"] + 1))
     return [max(*floats, _own(out)) if floats and _own(out) > 0 else 0.0 for out in equation.outvars]
 
 

@@ -1,38 +1,43 @@
-"""CTC: minus the log of the probability that the frames spell the labels, over all alignments.
+"""CTC: minus the log of the probability that the frames spell the labels, summed over all alignments.
 
-An alignment gives every frame a class; it spells what is left when runs of one class become one and the blanks, class 0, are
-removed. With p[t,v] the softmax of the logits of frame t,
+An alignment gives every frame a class; it spells what is left when runs of one class become one and the blanks, class
+0, are removed. With p[t,v] the softmax of the logits of frame t,
 
     loss = - log sum_(alignments that spell the labels) prod_t p[t, class of frame t]
 
-The sum runs over paths through 2 L + 1 states: the labels l_0 ... l_{L-1} with a blank before, between and after them. From one frame
-to the next a path stays, goes to the next state, or from label k to label k+1 directly if they differ.
+The sum runs over paths through S = 2 L + 1 states: the L labels, with a blank before, between and after them. From one
+frame to the next a path stays, goes to the next state, or from a label straight to the next label if they differ.
 
-Backward. Let alpha_t(s) be the log of the probability of the first t+1 frames on all paths that are then in state s, and beta_t(s)
-that of the frames after t on all paths that start in s: two recursions over the same graph, one forward and one backward in time.
-alpha_t(s) + beta_t(s) is the log of the probability of all paths through s at t; so the posterior occupancy of s is its softmax over s,
-and as d log p[t,v] / dz[t,u] = [u == v] - p[t,u] and the occupancies of a frame sum to 1,
+Backward. Let alpha_t(s) be the log of the probability of frames 0 to t on all paths that are then in state s, and
+beta_t(s) that of the frames after t on all paths that start in s: two recursions over one graph, forward and backward
+in time. alpha_t(s) + beta_t(s) is then the log of the probability of all paths through s at t, so that the posterior
+occupancy of s is its softmax over s. As d log p[t,v] / dz[t,u] = [u == v] - p[t,u], and the occupancies of a frame sum
+to 1,
 
-    dlogits[t,v] = dloss (p[t,v] - sum_(states s of class v) softmax_s(alpha_t + beta_t)[s])
+    dlogits[t,v] = dloss (p[t,v] - sum_(s of class v) softmax_s(alpha_t + beta_t)[s])
 
-Every step of both recursions subtracts the log-sum over the states: what is added up over thousands of frames is then one
+Every step of both recursions subtracts the log-sum over the states: what adds up over thousands of frames is then one
 number, the loss, and the posterior does not lose its digits to it.
 
 Limits.
-| input                                 | loss  | gradient | why                                                              |
-|---------------------------------------|-------|----------|------------------------------------------------------------------|
-| more labels (and repeats) than frames | inf   | 0        | impossible: finite in an update, visible in the loss; Keras and optax give about 1e5 and a plausible gradient, PyTorch NaN |
-| labels that need a logit of -inf      | inf   | 0        | likewise                                                         |
-| no labels                             | sum_t -log p[t,0] | p - [v == 0] | only blanks                                     |
-| no frames                             | 0 or inf | no entries or 0 | 0 for no labels                                           |
-| frames from logit_lengths on, even NaN | leaves them out | 0 | padding                                                         |
-| logits up to +-1e30, 20,000 frames    | right | right    | largest logit first, log space, normalised steps                 |
-| a logit of +inf                       | as p one-hot | as p one-hot | the limit                                                 |
-| a label outside [1, V) among the first label_lengths, a length that does not fit | NaN | NaN | loud: 0 is the blank; Keras and optax take 0 there for a label |
-| NaN, or a frame of -inf               | NaN   | NaN      |                                                                  |
+| input                                  | loss            | gradient     | why                                           |
+|----------------------------------------|-----------------|--------------|-----------------------------------------------|
+| more labels and repeats than frames    | inf             | 0            | impossible: seen in the loss, no harm in the update; |
+|                                        |                 |              | Keras, optax: 1e5, not 0; PyTorch: inf, NaN   |
+| labels that need a logit of -inf       | inf             | 0            | likewise                                      |
+| no labels                              | - sum log p[t,0] | p - [v == 0] | only blanks                                  |
+| no frames                              | 0 or inf        | 0            | 0 for no labels                               |
+| frames from logit_lengths on, even NaN | leaves them out | 0            | padding                                       |
+| logits up to +-1e30, 20,000 frames     | right           | right        | the largest logit first; normalised steps     |
+| a logit of +inf                        | p is one-hot    | p is one-hot | the limit                                     |
+| a label outside [1, V) that counts     | NaN             | NaN          | loud: 0 is the blank; Keras and optax take it for a label |
+| a length outside [0, T] or [0, L]      | NaN             | NaN          | loud                                          |
+| NaN, or a frame of -inf                | NaN             | NaN          | loud                                          |
+| one of these three with dloss 0        | NaN             | 0            | an example without weight does not count      |
 
-Shapes: logits [N, T, V], labels [N, L] int, padded with 0, logit_lengths and label_lengths [N] int (by default T and the number of
-labels that are not 0), loss [N]. Errors: InputError, InputTypeError. Source: Graves et al. 2006, eq. 5 to 16; Keras's `ctc`.
+Shapes: logits [N, T, V], labels [N, L] int, padded with 0, logit_lengths and label_lengths [N] int (by default T and
+the number of labels that are not 0), loss [N]. Errors: InputError, InputTypeError. Source: Graves, Fernandez, Gomez &
+Schmidhuber 2006, eq. 3 to 16; Keras's `ctc`.
 """
 
 import jax
@@ -101,7 +106,8 @@ def backward(residuals, dloss):
     impossible, nan = jnp.isneginf(log_p), jnp.isnan(log_p)
     live = ~impossible & ~((dloss == 0) & nan)  # an example without weight may hold NaN
     dloss = jnp.where(nan, log_p, dloss)
-    dlogits = jnp.where(counts.T[..., None] & live[:, None, None], dloss[:, None, None] * error, jnp.zeros_like(error))
+    moves = (counts.T | nan[:, None]) & live[:, None]  # [N, T]
+    dlogits = jnp.where(moves[..., None], dloss[:, None, None] * error, jnp.zeros_like(error))
     return dlogits.astype(logits.dtype), None, None, None
 
 
@@ -182,7 +188,9 @@ def _check(logits, labels, logit_lengths, label_lengths):
         if lengths is not None:
             require_integer("ctc", name, lengths)
             if lengths.shape != logits.shape[:1]:
-                refuse("ctc", f"{name} has shape {list(lengths.shape)}, wanted one for each example, {[logits.shape[0]]}")
+                refuse(
+                    "ctc", f"{name} has shape {list(lengths.shape)}, wanted one for each example, {[logits.shape[0]]}"
+                )
 
 
 ctc = Op(equation, forward, backward)

@@ -3,9 +3,9 @@
     z[n,v] = sum_d x[n,d] w[d,v] + bias[v]        lse[n] = log sum_v exp(z[n,v])        p[n,v] = exp(z[n,v] - lse[n])
     loss[n] = weights[n] (lse[n] - (1 - e) z[n,target[n]] - e/V sum_v z[n,v] + z_loss lse[n]^2)        e: label_smoothing
 
-The classes are taken `chunk` at a time. Forward keeps for every example the largest logit so far and the sum of exponentials relative
-to it, rescaled when a larger one comes; backward computes each chunk's logits again. Four products of the size N D V, where the
-dense form has three, but none of its passes over [N, V] arrays in main memory.
+The classes are taken `chunk` at a time. Forward keeps for every example the largest logit so far and the sum of
+exponentials relative to it, rescaled when a larger one comes; backward computes each chunk's logits again. These are
+four products of the size N D V, where the dense form has three, but none of its passes over [N, V] arrays.
 
 Backward. lse's derivative by z[n,v] is p[n,v], so for a cotangent dloss
 
@@ -23,12 +23,13 @@ Limits.
 | a logit of +inf (bias)          | 0 or inf      | p is one-hot     | the limit; shared equally among several +inf                 |
 | target == ignore_index          | 0             | 0                | exactly, even where x holds NaN                              |
 | weight 0                        | 0             | 0 for x, w, bias | likewise; dweights stays dloss times the unweighted loss     |
+| NaN with dloss 0                | NaN           | 0                | an example without weight does not count                     |
 | target outside [0, V)           | NaN           | NaN              | loud; optax wraps -1, Keras gives 0                          |
 | all logits -inf, NaN            | NaN           | NaN              | loud                                                         |
 
-Shapes: x [..., D], w [D, V], target [...] int, bias [V], weights [...] (float, or int and bool without a cotangent), loss [...], at
-least float32. Errors: InputError, InputTypeError. Source: Milakov & Gimelshein 2018 (the running maximum); Wijmans et al. 2024,
-section 4 (logits computed again); z_loss: Chowdhery et al. 2022, section 5.
+Shapes: x [..., D], w [D, V], target [...] int, bias [V], weights [...] (float; int or bool without a cotangent), loss
+[...], at least float32. Errors: InputError, InputTypeError. Source: Milakov & Gimelshein 2018 (the running maximum);
+Wijmans et al. 2024 (logits computed again); z_loss: Chowdhery et al. 2022, section 5.
 """
 
 import jax
@@ -40,14 +41,14 @@ from fdl.losses.softmax_cross_entropy_with_integer_labels import indices
 from fdl.op import Op, accumulator
 
 
-def equation(
-    x, w, target, bias=None, weights=None, *, ignore_index=None, label_smoothing=0.0, z_loss=0.0, chunk=None
-):
+def equation(x, w, target, bias=None, weights=None, *, ignore_index=None, label_smoothing=0.0, z_loss=0.0, chunk=None):
     logits = jnp.einsum("...d,dv->...v", x, w)
     if bias is not None:
         logits = logits + bias.reshape((1,) * (x.ndim - 1) + (-1,))
     lse = jnp.log(jnp.sum(jnp.exp(logits), axis=-1))
-    wanted = (1 - label_smoothing) * jax.nn.one_hot(target, w.shape[1], dtype=logits.dtype) + label_smoothing / w.shape[1]
+    wanted = (1 - label_smoothing) * jax.nn.one_hot(target, w.shape[1], dtype=logits.dtype) + label_smoothing / w.shape[
+        1
+    ]
     loss = lse - jnp.sum(wanted * logits, axis=-1) + z_loss * lse**2
     if ignore_index is not None:
         loss = jnp.where(target == ignore_index, 0.0, loss)
@@ -132,7 +133,7 @@ def _over_chunks(visit, kept, v, size):
 
 
 def _chunk_size(chunk, n, v):
-    """Classes in a chunk: those asked for, or as many as make a tile of a million logits, 512 to 4096, and a quarter of all at most.
+    """Classes in a chunk: those asked for, or as many as make a tile of a million logits, 512 to 4096, a quarter at most.
 
     Forward and backward in ms of CPU time (Xeon with AVX-512, float32), by chunk size and for optax's dense form:
     | N, D, V           | 128 | 256 | 512 | 1024 | 2048 | 4096 | optax |
@@ -177,7 +178,9 @@ def _check(x, w, target, bias, weights, label_smoothing, z_loss, chunk):
     require_number(where, "label_smoothing", label_smoothing, 0, 1, remedy="0 is none")
     require_number(where, "z_loss", z_loss, 0, float("inf"), remedy="0 is none, 1e-4 is common")
     if chunk is not None and not (isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0):
-        refuse(where, f"chunk is {chunk!r}, wanted a number of classes, at least 1, or None to leave it to a measured rule")
+        refuse(
+            where, f"chunk is {chunk!r}, wanted a number of classes, at least 1, or None to leave it to a measured rule"
+        )
     require_float(where, "x", x)
     require_float(where, "w", w)
     require_integer(where, "target", target)
@@ -185,7 +188,9 @@ def _check(x, w, target, bias, weights, label_smoothing, z_loss, chunk):
     if w.ndim != 2 or 0 in w.shape or x.ndim < 1 or x.shape[-1] != w.shape[0]:
         refuse(where, f"x has shape {list(x.shape)}, w has shape {list(w.shape)}; wanted x [..., D] and w [D, V]")
     if target.shape != x.shape[:-1]:
-        refuse(where, f"target has shape {list(target.shape)}, x has shape {list(x.shape)}; wanted {list(x.shape[:-1])}")
+        refuse(
+            where, f"target has shape {list(target.shape)}, x has shape {list(x.shape)}; wanted {list(x.shape[:-1])}"
+        )
     if bias is not None:
         require_same_dtype(where, "w", w, "bias", bias)
         if bias.shape != w.shape[1:]:

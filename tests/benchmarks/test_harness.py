@@ -80,7 +80,7 @@ def test_equal_results_are_timed(folder, tmp_path, capsys):
     assert written["versions"]["numpy"] == np.__version__ and written["cores"] >= 1
     printed = capsys.readouterr().out
     assert "a library that talks" not in printed
-    assert [line.split()[0] for line in printed.splitlines()] == ["work", "adding", "peer,", "peer,", "last"]
+    assert [line.split()[0] for line in printed.splitlines()[:5]] == ["work", "adding", "peer,", "peer,", "last"]
 
 
 def test_an_unequal_result_is_not_timed_and_exits_with_1(folder, tmp_path, capsys):
@@ -175,6 +175,13 @@ def test_no_ratios_without_fdl():
     rows = [row("fdl", []), row("peer", [1.0], 2.0)]
     summarize(rows)
     assert rows[1].seconds == 1.0 and rows[1].ratio is None and rows[1].reached is None
+
+
+def test_a_busy_machine_is_said():
+    rows = [row("fdl", [1.0]), row("peer", [1.0])]
+    assert _harness.warnings_of(rows) == []
+    rows[1].others = 0.5
+    assert [text.partition(" % ")[0] for text in _harness.warnings_of(rows)] == ["work: other processes took 50"]
 
 
 def test_time_text():

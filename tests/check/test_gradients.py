@@ -572,7 +572,8 @@ def test_not_finite_numbers_are_strings_in_json():
 
 def test_assert_gradients_raises_an_assertion_error_with_the_report():
     assert check.assert_gradients(dense, *dense_args(), modes="quick").ok
-    with pytest.raises(AssertionError, match="factor -1.000") as caught:
+    assert issubclass(check.GradientError, AssertionError)
+    with pytest.raises(check.GradientError, match="factor -1.000") as caught:
         check.assert_gradients(planted(dense, 1, CHANGES["negated"]), *dense_args(), modes="quick")
     assert caught.value.report.verdict == "wrong"
 

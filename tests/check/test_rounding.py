@@ -97,6 +97,7 @@ def test_the_working_precision_of_every_output():
         constant = jnp.asarray(np.float32(0.1)).astype(x.dtype)
         looped = jax.lax.fori_loop(0, 3, lambda _, c: c.astype(jnp.float32).astype(x.dtype), x)
         chosen = jax.lax.cond(True, lambda x: narrow, lambda x: x, x)
-        return x * 2, narrow, jnp.where(mask, x, 0), x * constant, looped, chosen, jnp.argmax(x)
+        reduced = jax.lax.reduce_precision(x, exponent_bits=11, mantissa_bits=23)
+        return x * 2, narrow, jnp.where(mask, x, 0), x * constant, looped, chosen, reduced, jnp.argmax(x)
 
-    assert working_precision(run, x) == [u64, u32, u64, u64, u32, u32, 0.0]
+    assert working_precision(run, x) == [u64, u32, u64, u64, u32, u32, u32, 0.0]

@@ -1,5 +1,7 @@
 """Right and wrong backward passes for the tests of the prover: batch norm, a recurrence, and ways to plant a fault."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ CHANGES = {
 }
 
 
-def normal(seed, *shape, scale=1.0, mean=0.0, dtype=np.float32):
+def normal(seed, *shape, scale=1.0, mean=0.0, dtype: Any = np.float32):
     return jnp.asarray(mean + scale * np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
 
 
@@ -71,7 +73,7 @@ def batch_norm_backward(residuals, dy, count=None):
 batch_norm = Op(batch_norm_equation, batch_norm_forward, batch_norm_backward, name="batch_norm")
 
 
-def batch_norm_params(features, dtype=np.float32):
+def batch_norm_params(features, dtype: Any = np.float32):
     return {"scale": normal(7, features, dtype=dtype), "shift": normal(8, features, dtype=dtype)}
 
 

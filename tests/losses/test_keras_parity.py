@@ -49,11 +49,19 @@ LABELS = np.random.default_rng(4).integers(0, 7, 5).astype(np.int32)
 VOID = np.asarray([3, 255, 0, 255, 6], np.int32)
 
 
+MASKS = CHANCES[0].reshape(5, 1, 7), SOFT[1].reshape(5, 1, 7)
+EMPTY = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)
+UNIT = REAL[0] / np.linalg.norm(REAL[0], axis=1, keepdims=True)
+PERSONS = np.asarray([0, 1, 0, 1, 2], np.int32)
+OTHERS = REAL[1][:4] / np.linalg.norm(REAL[1][:4], axis=1, keepdims=True), np.asarray([2, 0, 1, 1], np.int32)
+FRAMES = normal(3, 6, 5), np.asarray([[1, 1, 2], [3, 0, 0], [4, 2, 4]], np.int32)
+
+
 class Same(NamedTuple):
     """fdl's call and Keras's, as functions of (pred, target), and the inputs."""
 
     ours: Callable
-    theirs: Callable
+    inputs: tuple[np.ndarray, ...]
     inputs: tuple[np.ndarray, np.ndarray]
 
 
@@ -152,10 +160,25 @@ SAME = {
     ),
     "categorical_hinge": Same(L.categorical_hinge, lambda p, t: K.categorical_hinge(t, p), CLASSES),
     "categorical_hinge, labels -1 and 1": Same(L.categorical_hinge, lambda p, t: K.categorical_hinge(t, p), SIGNS),
+    "circle": Same(L.circle, lambda p, t: K.circle(t, p), (UNIT, PERSONS)),
+    "circle, every option": Same(
+        lambda p, t: L.circle(0.9 * p, t, remove_diagonal=False, gamma=20, margin=0.2),
+        lambda p, t: K.circle(t, 0.9 * p, remove_diagonal=False, gamma=20, margin=0.2),
+        (UNIT, PERSONS),
+    ),
+    "circle, references": Same(
+        lambda p, t: L.circle(p, t, *map(jnp.asarray, OTHERS), remove_diagonal=False, gamma=20),
+        lambda p, t: K.circle(t, p, ref_labels=OTHERS[1], ref_embeddings=OTHERS[0], remove_diagonal=False, gamma=20),
+        (UNIT, PERSONS),
+    ),
     "cosine_similarity": Same(L.cosine_similarity, lambda p, t: K.cosine_similarity(t, p), REAL),
     "cosine_similarity, axis 0": Same(
         L.cosine_similarity.bind(axis=0), lambda p, t: K.cosine_similarity(t, p, axis=0), REAL
     ),
+    "ctc": Same(L.ctc, lambda p, t: K.ctc(t, p), FRAMES),
+    "dice": Same(L.dice.bind(axis=None), lambda p, t: K.dice(t, p), MASKS),
+    "dice, one per example": Same(L.dice, lambda p, t: K.dice(t, p, axis=(1, 2)), MASKS),
+    "dice, two empty masks": Same(L.dice, lambda p, t: K.dice(t, p, axis=1), EMPTY),
     "hinge": Same(L.hinge, lambda p, t: K.hinge(t, p), SIGNS),
     "hinge, labels 0 and 1": Same(L.hinge.bind(binary_labels=True), lambda p, t: K.hinge(t, p), BITS),
     "huber": Same(L.huber, lambda p, t: K.huber(t, p), REAL),
@@ -193,6 +216,17 @@ SAME = {
     "squared_hinge, labels 0 and 1": Same(
         L.squared_hinge.bind(binary_labels=True), lambda p, t: K.squared_hinge(t, p), BITS
     ),
+    "tversky": Same(L.tversky.bind(axis=None), lambda p, t: K.tversky(t, p), MASKS),
+    "tversky, every option": Same(
+        L.tversky.bind(alpha=0.2, beta=0.9, axis=(0, 2)),
+        lambda p, t: K.tversky(t, p, alpha=0.2, beta=0.9, axis=(0, 2)),
+        MASKS,
+    ),
+    "tversky, one per example": Same(
+        L.tversky.bind(alpha=0.3, beta=0.7),
+        lambda p, t: K.tversky(t, p, alpha=0.3, beta=0.7, axis=(1, 2)),
+        MASKS,
+    ),
 }
 
 
@@ -200,10 +234,10 @@ class Clipped(NamedTuple):
     """An input of one example where Keras clips, adds an epsilon or differs; (value, gradient by pred) of both."""
 
     ours: Callable
-    theirs: Callable
+    inputs: tuple[np.ndarray, ...]
     inputs: tuple[np.ndarray, np.ndarray]
-    our_answer: tuple[float, list[float]]
-    keras_answer: tuple[float, list[float]]
+    our_answer: tuple[float, Any]
+    keras_answer: tuple[float, Any]
 
 
 INF, NAN = np.inf, np.nan
@@ -313,6 +347,20 @@ CLIPPED = {
         (-0.6, [0.0, -0.8 / 3e-25]),
         (-1.8e-18, [NAN, NAN]),
     ),
+    "ctc, a blank among the labels": Clipped(
+        L.ctc,
+        lambda p, t: K.ctc(t, p),
+        (np.zeros((1, 2, 2), np.float32), np.asarray([[0, 1]], np.int32)),
+        (NAN, NAN),
+        (0.2876821, [[[-0.5, 0.5], [-0.5, 0.5]]]),
+    ),
+    "ctc, an impossible label": Clipped(
+        L.ctc,
+        lambda p, t: K.ctc(t, p),
+        (np.zeros((1, 2, 2), np.float32), np.asarray([[1, 1]], np.int32)),
+        (INF, 0.0),
+        (99999.195, [[[0.0554206, -0.0554206], [0.0554303, -0.0554303]]]),
+    ),
     "hinge, the kink": Clipped(L.hinge, lambda p, t: K.hinge(t, p), (f32(1.0), f32(1)), (0.0, [0.0]), (0.0, [-0.5])),
     "huber, an infinite residual": Clipped(
         L.huber, lambda p, t: K.huber(t, p), (f32(INF), f32(0)), (INF, [1.0]), (INF, [NAN])
@@ -366,6 +414,13 @@ CLIPPED = {
         (f32(0, -INF, 0), np.asarray(0, np.int32)),
         (np.log(2), [-0.5, 0.0, 0.5]),
         (NAN, [-0.5, 0.0, 0.5]),
+    ),
+    "tversky, pred empty and alpha 0": Clipped(
+        L.tversky.bind(alpha=0.0),
+        lambda p, t: K.tversky(t, p, alpha=0.0),
+        (f32(0, 0), f32(1, 0)),
+        (1.0, [-1.0, 0.0]),
+        (1.0, [-1e7, 0.0]),
     ),
 }
 

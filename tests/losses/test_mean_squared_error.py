@@ -18,7 +18,7 @@ def test_value_is_the_mean_over_the_last_axis():
 def test_float16_does_not_overflow():
     pred, target = jnp.asarray([300.0], jnp.float16), jnp.asarray([0.0], jnp.float16)
     value, (dpred, dtarget) = jax.value_and_grad(MSE, argnums=(0, 1))(pred, target)
-    assert value == 90000 and value.dtype == jnp.float32
+    assert value.dtype == jnp.float32 and value == 90000
     assert dpred.dtype == dtarget.dtype == jnp.float16 and dpred == 600 and dtarget == -600
 
 

@@ -1,5 +1,7 @@
 """fit: it learns, by hand and by autodiff alike, counts every example, repeats itself, and refuses what it should."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 import fdl
+from fdl.train.loop import epoch_order
 
 CE = fdl.losses.softmax_cross_entropy_with_integer_labels
 MSE = fdl.losses.mean_squared_error
@@ -61,11 +64,11 @@ def test_the_partial_last_batch_counts_every_example_once():
     of_23 = np.concatenate([x, x, x, x[:2]])  # 23 = 16 + 7
     result = run((of_23, np.ones((23, 2))), model=padded, loss=MSE, params=params, batch_size=16, epochs=1)
     assert whole.steps == 1 and result.steps == 2
-    order, mask = fdl.train.loop.epoch_order(KEY, 0, 23, 16)
+    order, mask = epoch_order(KEY, 0, 23, 16)
     assert mask is not None and sorted(np.asarray(order)[np.asarray(mask)]) == list(range(23))
     # by hand: the same two steps without padding
     optimizer = optax.sgd(0.2, momentum=0.9)
-    order, mask = fdl.train.loop.epoch_order(jax.random.split(jax.random.split(KEY)[1])[0], 0, 23, 16)
+    order, mask = epoch_order(jax.random.split(jax.random.split(KEY)[1])[0], 0, 23, 16)
     p, o, losses = params, optimizer.init(params), []
     for rows, counts in zip(np.asarray(order), np.asarray(mask), strict=True):
         rows = rows[counts]
@@ -171,6 +174,9 @@ def test_bad_data(blobs, damage, message):
         run(damage(*blobs))
 
 
+untyped: Any = fdl.train
+
+
 def test_an_optimizer_that_is_none(blobs):
     with pytest.raises(TypeError, match="optimizer is str 'adam', wanted an optax"):
-        fdl.train.fit(MODEL, CE, "adam", blobs, key=KEY)
+        untyped.fit(MODEL, CE, "adam", blobs, key=KEY)
