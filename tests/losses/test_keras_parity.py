@@ -61,8 +61,8 @@ class Same(NamedTuple):
     """fdl's call and Keras's, as functions of (pred, target), and the inputs."""
 
     ours: Callable
+    theirs: Callable
     inputs: tuple[np.ndarray, ...]
-    inputs: tuple[np.ndarray, np.ndarray]
 
 
 SAME = {
@@ -234,8 +234,8 @@ class Clipped(NamedTuple):
     """An input of one example where Keras clips, adds an epsilon or differs; (value, gradient by pred) of both."""
 
     ours: Callable
+    theirs: Callable
     inputs: tuple[np.ndarray, ...]
-    inputs: tuple[np.ndarray, np.ndarray]
     our_answer: tuple[float, Any]
     keras_answer: tuple[float, Any]
 
@@ -437,8 +437,8 @@ def value_and_gradient(call, pred, target, cotangent=None):
 def test_the_same_where_keras_does_not_clip(name):
     row = SAME[name]
     draw = lambda shape: normal(*shape, seed=9)
-    value, gradient = value_and_gradient(row.ours, *row.inputs, draw)
-    want, want_gradient = value_and_gradient(row.theirs, *row.inputs, draw)
+    value, gradient = value_and_gradient(row.ours, *row.inputs, cotangent=draw)
+    want, want_gradient = value_and_gradient(row.theirs, *row.inputs, cotangent=draw)
     assert value.shape == want.shape
     np.testing.assert_allclose(value, want, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(gradient, want_gradient, rtol=1e-5, atol=1e-6)
