@@ -16,7 +16,7 @@ def assert_limits(loss, *rows, rtol=1e-6):
     args = tuple(jnp.asarray(x if x.shape[1:] else x) for x in columns)
     for call in (loss, jax.jit(loss)):
         values, pull = jax.vjp(call, *args)
-        dvalues = np.random.default_rng(len(rows)).uniform(0.5, 2.0, len(rows)).astype(np.float32)
+        dvalues = np.random.default_rng(len(rows)).uniform(0.5, 1.0, len(rows)).astype(np.float32)  # 3e38 stays finite
         gradients = [dx if dx.dtype == jax.dtypes.float0 else _shares(dx, dvalues) for dx in pull(jnp.asarray(dvalues))]
         for i, (given, value, wanted) in enumerate(rows):
             about = f"{loss} at {given}"
