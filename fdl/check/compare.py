@@ -119,11 +119,12 @@ def natural_size(wanted: np.ndarray, argument: np.ndarray, others: list[np.ndarr
     A gradient that cancels to nothing is zero if rounding in it is nothing against this, and lost in rounding if not.
     """
     largest = np.max(np.abs(wanted), initial=0.0, where=np.isfinite(wanted))
-    size = _rms(argument) or max((_rms(x) for x in others), default=0.0) or 1.0
+    size = rms(argument) or max((rms(x) for x in others), default=0.0) or 1.0
     return float(max(largest, flow / size)) if math.isfinite(flow) else float(largest)
 
 
-def _rms(x: np.ndarray) -> float:
+def rms(x: np.ndarray) -> float:
+    """Root mean square of what is finite, without overflow."""
     x = np.asarray(x).astype(np.float64)
     x = np.abs(x[np.isfinite(x)])
     top = float(np.max(x, initial=0.0))

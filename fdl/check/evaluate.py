@@ -155,8 +155,9 @@ class Measured:
                     shaken = Outcome.of(self._run(factors(noise, delta, self._carrier), operands))
                     triples = zip(scale, shaken.arrays, outcome.arrays, strict=True)
                     scale = [np.maximum(old, _moved(x, y, delta)) for old, x, y in triples]
+            scale = [np.where(np.isfinite(x), x, np.inf) for x in scale]
             self._moved[id(point), delta] = (wanted, scale)
-        return [np.where(np.isfinite(x), x, np.inf) for x in scale]
+        return scale
 
     def near(self, point: Point, active: list[np.ndarray]) -> Outcome:
         """The outcome at other arguments (float64), with the point's cotangents."""

@@ -51,7 +51,7 @@ def gradients(
     require_modes(where, modes)
     if not args:
         refuse(where, "got no arguments; pass them after the candidate: gradients(op, x, w)")
-    settings, arrays = _options(where, options)
+    settings, arrays = _options(where, _bound_arrays(candidate), options)
     layout = layout_of(where, argument_names(_signed(candidate), len(args)), args)
     if not layout.active:
         refuse(where, f"nothing to differentiate in {', '.join(layout.not_differentiated)}; pass a floating array")
@@ -82,7 +82,7 @@ def assert_gradients(candidate: Callable, *args: Any, **settings: Any) -> Report
 
 
 def require_modes(where: str, modes: Any) -> None:
-    if modes not in MODES:
+    if not isinstance(modes, str) or modes not in MODES:
         refuse(where, f"modes is {modes!r}, wanted one of {', '.join(map(repr, MODES))}")
 
 
@@ -106,13 +106,17 @@ def _require_functions(where: str, candidate: Any, reference: Any) -> None:
         refuse_type(where, f"reference is {shown(reference)}, wanted a plain function of the same arguments, or None")
 
 
-def _options(where: str, options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _bound_arrays(candidate: Any) -> dict[str, Any]:
+    return {n: kept.value for n, kept in candidate.options if is_array(kept.value)} if isinstance(candidate, Op) else {}
+
+
+def _options(where: str, bound: dict[str, Any], options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """(static options, array options). Arrays are cast with the arguments, so that float64 reaches all of a computation."""
-    if options is None:
-        return {}, {}
-    if not isinstance(options, Mapping):
+    if options is not None and not isinstance(options, Mapping):
         refuse_type(where, f"options is {shown(options)}, wanted a dict of keyword options such as {{'axis': -1}}")
-    arrays = {name: value for name, value in options.items() if is_array(value)}
+    options = bound | dict(options or {})
+    leaves = {name: jax.tree.leaves(value) for name, value in options.items()}
+    arrays = {name: value for name, value in options.items() if leaves[name] and all(map(is_array, leaves[name]))}
     return {name: value for name, value in options.items() if name not in arrays}, arrays
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from fdl.check.compare import rms
 from fdl.check.evaluate import Evaluation, Measured, Outcome, Point
 from fdl.check.subject import Differentiated, Result
 
@@ -81,8 +82,7 @@ def evidence(
 
 
 def _size(leaf: np.ndarray, others: list[np.ndarray]) -> float:
-    sizes = [float(np.sqrt(np.mean(np.square(x.astype(np.float64))))) for x in (leaf, *others) if x.size]
-    return sizes[0] or max((s for s in sizes if np.isfinite(s)), default=0.0) or 1.0
+    return rms(leaf) or max(rms(x) for x in others) or 1.0
 
 
 def _directions(leaf: np.ndarray, size: float, rng: np.random.Generator) -> list[np.ndarray]:
@@ -163,9 +163,11 @@ def _row(tried: list[_Tried], dx: np.ndarray) -> Evidence:
             else "the value is not finite around the point"
         )
     with np.errstate(all="ignore"):
-        typical = np.maximum(np.abs(dx), 1e-3 * np.sqrt(np.mean(np.square(dx))))
-        sees = np.min([np.where(t.v != 0, t.allowed / np.abs(t.v) / typical, np.inf) for t in tried], axis=0)
-    sees = np.where(np.isnan(sees), np.inf if dx.any() else 0.0, sees)
+        typical = np.maximum(np.abs(dx), 1e-3 * rms(dx))
+        # where the gradient is zero throughout: a fault is measured by the size it has by its units
+        parts = [(t, np.abs(t.v) * typical if dx.any() else np.full(dx.shape, t.natural)) for t in tried]
+        sees = np.min([np.where(t.v != 0, t.allowed / part, np.inf) for t, part in parts], axis=0)
+    sees = np.where(np.isnan(sees), np.inf, sees)
     return Evidence(
         directions=len(tried),
         wrong=len(wrong),

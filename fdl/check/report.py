@@ -37,9 +37,13 @@ class Failure:
             return f"{self.place}: {self.message}"
         return (
             f"{self.quantity} of {self.path} in {self.place}: got {self.got:.9g}, wanted {self.wanted:.9g}, "
-            f"{_times(self.error_over_allowed)} the allowed error; {self.wrong} of {self.entries} entries wrong"
+            f"{_times(self.error_over_allowed)} the allowed error; {self.wrong} of {self.entries} {self._counted} wrong"
             + (f" ({self.message})" if self.message else "")
         )
+
+    @property
+    def _counted(self) -> str:
+        return "directional derivatives" if self.mode == "central differences" else "entries"
 
     @property
     def place(self) -> str:
@@ -166,7 +170,7 @@ class Report:
 
 
 def _table(leaves: tuple[LeafSummary, ...], comparisons: tuple[Comparison, ...]) -> list[str]:
-    rows = [["", "shape", "compared", "worst error / allowed", "sees", "modes"]]
+    rows = [["", "shape", "compared", "worst error / allowed", "sees faults of", "modes"]]
     for leaf in leaves:
         own = [row for row in comparisons if (row.quantity, row.leaf) == (leaf.quantity, leaf.leaf)]
         worst = max((row.worst for row in own if not math.isnan(row.worst)), default=math.nan)
@@ -194,9 +198,9 @@ def _table(leaves: tuple[LeafSummary, ...], comparisons: tuple[Comparison, ...])
 
 
 def modes_and_ways(rows: Sequence[Comparison]) -> str:
-    """The modes, and for a layer the ways through its backward: "eager jit vmap by apply, backward"."""
+    """The modes, and for a layer the ways through its backward: "eager, jit, vmap by apply, backward"."""
     modes, ways = dict.fromkeys(row.mode for row in rows), dict.fromkeys(row.way for row in rows if row.way)
-    return " ".join(modes) + (f" by {', '.join(ways)}" if ways else "")
+    return ", ".join(modes) + (f" by {', '.join(ways)}" if ways else "")
 
 
 def _place(way: str, mode: str, dtype: str) -> str:

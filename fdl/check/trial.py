@@ -118,26 +118,35 @@ class Trial:
         self._rng = np.random.default_rng(seed)
         self._examples_made: list[Point] = []
 
-        self.outputs, narrowest, candidates = self._outputs(reference, candidates, roots)
-        self._cotangents = list(zip(self.outputs.shapes[: self.outputs.pulled], narrowest, strict=True))
-        self.points = [self._point(seed) for seed in range(_SEEDS[modes])]
-        items = [Item("value", name) for name in self.outputs.names]
-        items += [Item("gradient", path) for path in layout.active]
-        with _blaming_the_reference():
-            self.standard = Standard(reference, self.points[0], items, self.outputs.others, self.native, self._rng)
-        self.notes += self.standard.notes
+        try:
+            self._prepare(reference, candidates, roots)
+        except Exception as error:
+            if not numerically:
+                error.add_note("fdl.check: raised by the reference, which has to run on these arguments")
+                raise
+            self.ledger.error("", "eager", f"raised {brief(error)}")
+            return
         if numerically:
             self._examine_numerically(reference)
-        for way, candidate in candidates.items():
+        for way, candidate in self._comparable.items():
             self._examine(way, candidate)
 
-    # ---- outputs and points ----
+    # ---- the reference, outputs and points ----
+
+    def _prepare(self, reference: Differentiated, candidates: Mapping[str, Subject], roots: tuple[str, str]) -> None:
+        self.outputs, narrowest, self._comparable = self._outputs(reference, candidates, roots)
+        self._cotangents = list(zip(self.outputs.shapes[: self.outputs.pulled], narrowest, strict=True))
+        self.points = [self._point(seed) for seed in range(_SEEDS[self.modes])]
+        items = [Item("value", name) for name in self.outputs.names]
+        items += [Item("gradient", path) for path in self.layout.active]
+        self.standard = Standard(reference, self.points[0], items, self.outputs.others, self.native, self._rng)
+        self.notes += self.standard.notes
 
     def _outputs(
         self, reference: Differentiated, candidates: Mapping[str, Subject], roots: tuple[str, str]
     ) -> tuple[Outputs, list, dict[str, Subject]]:
         """(the reference's outputs, the narrowest dtype of each, the candidates whose outputs are of that kind)."""
-        with self.native.scope(), _blaming_the_reference():
+        with self.native.scope():
             outputs = Outputs.of(reference, self.active, self.fixed, roots)
         narrowest, kept = list(outputs.dtypes[: outputs.pulled]), {}
         for way, candidate in candidates.items():
@@ -219,17 +228,6 @@ class Trial:
             found = [numerical.no_evidence(x.shape, reason) for x in self.active]
         for path, evidence in zip(self.layout.active, found, strict=True):
             self.ledger.add_numerical(Item("gradient", path), evidence)
-
-
-class _blaming_the_reference:
-    """What is raised inside gets a note: the reference has to run."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None:
-            error.add_note("fdl.check: raised by the reference, which has to run on these arguments")
 
 
 # ---- the verdict ----

@@ -41,28 +41,26 @@ def forward(logits, labels):
     _check(logits, labels)
     valid = _valid(logits, labels)
     top = jnp.max(logits, axis=-1).astype(accumulator(logits.dtype))
-    shares = jnp.exp(shifted(logits, top))  # [..., V], relative to the largest
-    total = jnp.sum(shares, axis=-1)
-    # a gather: with a masked sum, XLA's CPU compiler writes the shifted logits out and reads them three times
+    total = jnp.sum(jnp.exp(shifted(logits, top)), axis=-1)
     safe = jnp.where(valid, labels, jnp.zeros_like(labels))
     label_logit = shifted(jnp.take_along_axis(logits, safe[..., None], axis=-1), top)[..., 0]
     loss = jnp.where(valid, jnp.log(total) - label_logit, jnp.full((), jnp.nan, top.dtype))
-    # the shares take the place of the logits, and become dlogits in one multiplication: [4096, 1024] forward and backward
-    # 3.1 ms of CPU time, 5.2 with the exponential computed again, 7.1 with the masked sum as well, optax 3.2.
-    # 16-bit logits are kept, and their float32 shares, twice as large, are computed again.
-    return loss, (shares if shares.dtype == logits.dtype else logits, labels, top, total)
+    return loss, (logits, labels, top, total)
 
 
 def backward(residuals, dloss):
-    kept, labels, top, total = residuals
-    shares = kept if kept.dtype == total.dtype else jnp.exp(shifted(kept, top))
-    scale = jnp.where(_valid(kept, labels), 1 / total, jnp.full_like(total, jnp.nan))
+    logits, labels, top, total = residuals
+    # The same expression as in forward: in one compiled program it is computed once and becomes dlogits in place. With a
+    # gather for the label, [4096, 1024] forward and backward take 2.8 ms of CPU time as optax's (2.9); 5.4 where exp(z -
+    # log total) is another exponential, 7.1 where a masked sum makes XLA write the shifted logits out for three readers.
+    shares = jnp.exp(shifted(logits, top))  # [..., V], relative to the largest
+    scale = jnp.where(_valid(logits, labels), 1 / total, jnp.full_like(total, jnp.nan))
     # an example without weight may hold NaN, or no label: 0 * NaN would be NaN
     dead = (dloss == 0) & ~jnp.isfinite(scale)
     scale = jnp.where(dead, jnp.zeros_like(scale), scale)
     shares = jnp.where(dead[..., None], jnp.zeros_like(shares), shares)
-    label_share = jnp.where(_hit(kept, labels), dloss[..., None], jnp.zeros((), dloss.dtype))
-    return (shares * (dloss * scale)[..., None] - label_share).astype(kept.dtype), None
+    label_share = jnp.where(_hit(logits, labels), dloss[..., None], jnp.zeros((), dloss.dtype))
+    return (shares * (dloss * scale)[..., None] - label_share).astype(logits.dtype), None
 
 
 def indices(labels):

@@ -293,6 +293,8 @@ def test_huber_at_its_scale_with_an_option_given_as_number_or_array(delta):
     args = normal(1, 30, scale=delta), normal(2, 30, scale=delta)
     check.assert_gradients(huber, *args, options={"delta": delta}, modes="quick")
     check.assert_gradients(huber, *args, options={"delta": jnp.float32(delta)}, modes="quick")
+    report = check.gradients(huber.bind(delta=jnp.float32(delta)), *args, modes="quick")
+    assert report.ok and report.notes == ()
     unclipped = Op(equation, forward, lambda clipped, dy: (dy * clipped, dy * clipped), name="huber")
     assert check.gradients(unclipped, *args, options={"delta": delta}, modes="quick").verdict == "wrong"
 
@@ -477,6 +479,9 @@ def test_a_candidate_that_raises_everywhere_is_wrong():
     report = check.gradients(broken, normal(1, 4), reference=jnp.sin)
     assert report.verdict == "wrong" and "raised RuntimeError: no" in report.sentence
 
+    report = check.gradients(broken, normal(1, 4))
+    assert report.verdict == "wrong" and "raised RuntimeError: no" in report.sentence
+
 
 def test_outputs_of_another_kind_are_wrong():
     report = check.gradients(lambda x: jnp.sum(x), normal(1, 4), reference=lambda x: x)
@@ -519,6 +524,14 @@ def test_central_differences_decide_without_a_reference():
     )
     report = check.gradients(zero_in_w, x, w)
     assert report.verdict == "wrong" and {failure.leaf for failure in report.failures} == {"w"}
+
+
+def test_an_argument_without_effect_has_gradient_zero_without_a_reference_too():
+    assert (
+        check.gradients(lambda x, y: x * jax.lax.stop_gradient(x), normal(1, 20), normal(2, 20), modes="quick").verdict
+        == "wrong"
+    )
+    assert check.gradients(lambda x, y: x * x, normal(1, 20), normal(2, 20), modes="quick").ok
 
 
 @pytest.mark.parametrize("magnitude", MAGNITUDES)

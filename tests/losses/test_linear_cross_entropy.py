@@ -106,7 +106,6 @@ def test_small_integers_count_to_any_number_of_classes():
     for dtype in (jnp.uint8, jnp.int8):
         target = jnp.asarray([44, 3], dtype)
         np.testing.assert_allclose(fused(x, w, target, chunk=70), INT(x @ w, jnp.asarray([44, 3])), rtol=1e-6)
-        np.testing.assert_allclose(INT(x @ w, target), INT(x @ w, jnp.asarray([44, 3])), rtol=1e-6)
 
 
 @pytest.mark.parametrize("how", ["ignored", "weight 0", "dloss 0"])

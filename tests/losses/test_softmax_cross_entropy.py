@@ -46,6 +46,24 @@ def test_a_label_outside_the_classes_is_loud(label):
     assert jnp.isnan(value) and jnp.isnan(gradient).all()
 
 
+def test_an_example_without_weight_may_hold_nan_or_no_label():
+    logits = jnp.zeros((3, 4), jnp.float32).at[0, 1].set(NAN)
+    values, pull = jax.vjp(lambda logits: INT(logits, jnp.asarray([1, -100, 2])), logits)
+    (gradient,) = pull(jnp.asarray([0.0, 0.0, 1.0], jnp.float32))
+    assert jnp.isnan(values[:2]).all() and (gradient[:2] == 0).all() and gradient[2].all()
+
+
+def test_small_integers_count_to_any_number_of_classes(getkey):
+    """In 8 bits, 300 would be 44: label 44 out of range, or class 300 taken for it."""
+    logits, labels = jax.random.normal(getkey(), (2, 301), jnp.float32), jnp.asarray([44, 3])
+    both = jax.value_and_grad(lambda logits, labels: INT(logits, labels).sum())
+    want = both(logits, labels)
+    for dtype in (jnp.uint8, jnp.int8):
+        got = both(logits, labels.astype(dtype))
+        np.testing.assert_array_equal(got[1], want[1])
+        assert got[0] == want[0]
+
+
 def test_a_target_that_sums_to_s_pulls_with_s(getkey):
     logits, target = jax.random.normal(getkey(), (2, 4), jnp.float64)
     target = jnp.abs(target)
