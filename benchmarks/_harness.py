@@ -11,13 +11,13 @@ Method
 - Then the variants take turns, one measurement each per round, in an order that rotates by one every round. One
   measurement repeats the call for at least `SHORTEST` seconds. While one process measures, the others wait for a
   message and use no CPU.
-- The ratio is the median over the rounds of (time of the variant / time of fdl in the same round), so that a machine
+- In every round the share of the machine's CPU time that other processes took is recorded, and only the quieter half of
+  the rounds counts. What others took even then is said when it is above `QUIET`: such times mean little.
+- The ratio is the median over these rounds of (time of the variant / time of fdl in the same round), so that a machine
   that becomes slower for a while changes both. The time is the median, the spread its interquartile range over the
   median.
 - cpu/wall is the CPU time of the whole process over the elapsed time: 1.0 is one busy core. A variant that should use
   every core and shows 1.0 had its threads on one core, and its time means little.
-- The share of the machine's CPU time that other processes took during the rounds is recorded, and said when it is above
-  `QUIET`: such times, and ratios between one thread and many, mean little.
 - A peer with several settings (1 thread or all, asynchronous dispatch or not) is judged by its fastest.
 """
 
@@ -62,7 +62,7 @@ class Settings:
     """How to run: `full` adds the larger cases of a benchmark, `repeats` is the number of rounds."""
 
     full: bool = False
-    repeats: int = 15
+    repeats: int = 21
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,9 @@ class Row:
     status: str
     note: str = ""
     difference: float | None = None
-    samples: list[float] = dataclasses.field(default_factory=list)
+    samples: list[float] = dataclasses.field(default_factory=list)  # seconds per unit, of every round
+    cpu: list[float] = dataclasses.field(default_factory=list)  # CPU time over elapsed time
+    crowd: list[float] = dataclasses.field(default_factory=list)  # share of the machine's CPU time taken by others
     seconds: float | None = None
     spread: float | None = None
     cpu_per_wall: float | None = None
@@ -287,26 +289,9 @@ def compare(work: Work, settings: Settings) -> list[Row]:
                     row.note = f"{where}: differs by {row.difference:.2g}, allowed {work.tolerance:.2g}"
             if row.status != "timed":
                 workers.pop(i).stop()
-        cpu: dict[int, list[float]] = {i: [] for i in workers}
-        ours, before = 0.0, _cpu_times()
         for repeat in range(settings.repeats):
             _say(f"{work.name}: round {repeat + 1} of {settings.repeats}")
-            turn = list(workers)
-            start = repeat % max(len(turn), 1)
-            for i in turn[start:] + turn[:start]:
-                kind, value = workers[i].measure()
-                if kind != "time":
-                    rows[i].status, rows[i].note, rows[i].samples = "failed", str(value), []
-                    workers.pop(i).stop()
-                    continue
-                rows[i].samples.append(value[0])
-                cpu[i].append(value[1])
-                ours += value[2]
-        after = _cpu_times()
-        for i in workers:
-            rows[i].cpu_per_wall = float(np.median(cpu[i]))
-            if before and after and after[1] > before[1]:
-                rows[i].others = max(0.0, (after[0] - before[0] - ours) / (after[1] - before[1]))
+            _round(repeat, workers, rows)
     finally:
         for worker in workers.values():
             worker.stop()
@@ -314,16 +299,43 @@ def compare(work: Work, settings: Settings) -> list[Row]:
     return rows
 
 
+def _round(repeat: int, workers: dict[int, _Worker], rows: Sequence[Row]) -> None:
+    """One measurement of every worker, added to its row; a worker that fails is stopped and loses its samples."""
+    turn = list(workers)
+    start = repeat % max(len(turn), 1)
+    ours, before = 0.0, _cpu_times()
+    for i in turn[start:] + turn[:start]:
+        kind, value = workers[i].measure()
+        if kind != "time":
+            rows[i].status, rows[i].note = "failed", str(value)
+            rows[i].samples, rows[i].cpu, rows[i].crowd = [], [], []
+            workers.pop(i).stop()
+            continue
+        rows[i].samples.append(value[0])
+        rows[i].cpu.append(value[1])
+        ours += value[2]
+    after = _cpu_times()
+    there = after[1] - before[1] if before and after else 0.0
+    share = max(0.0, (after[0] - before[0] - ours) / there) if before and after and there > 0 else 0.0
+    for i in workers:
+        rows[i].crowd.append(share)
+
+
 def summarize(rows: Sequence[Row]) -> None:
-    """Medians, spreads and ratios of one work's rows, and the verdict on each peer's fastest setting."""
-    base = rows[0].samples
+    """Medians, spreads and ratios of one work's rows over the quieter half of the rounds, and the verdict on each peer's
+    fastest setting."""
+    base = np.asarray(rows[0].samples)
     for row in rows:
         if not row.samples:
             continue
-        low, middle, high = np.percentile(row.samples, (25, 50, 75))
+        crowd = np.asarray(row.crowd)
+        counts = crowd <= np.median(crowd)
+        samples = np.asarray(row.samples)
+        low, middle, high = np.percentile(samples[counts], (25, 50, 75))
         row.seconds, row.spread = float(middle), float((high - low) / middle)
-        if base:
-            row.ratio = float(np.median(np.asarray(row.samples) / np.asarray(base)))
+        row.cpu_per_wall, row.others = float(np.median(np.asarray(row.cpu)[counts])), float(np.median(crowd[counts]))
+        if base.size:
+            row.ratio = float(np.median((samples / base)[counts]))
     for peer in {row.peer for row in rows}:
         of_peer = [row for row in rows if row.peer == peer]
         target = next((row.target for row in of_peer if row.target is not None), None)

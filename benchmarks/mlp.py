@@ -174,30 +174,27 @@ def fdl_order(case: str) -> Trial:
 
 
 def fdl_epochs(case: str, order: Order, gradient: str) -> Trial:
-    """The loop of `fdl.train.fit`: one compiled program per epoch, its loss read after each."""
+    """The loop of `fdl.train.fit`: all the epochs in one compiled program, their losses read after it."""
     import jax
     import jax.numpy as jnp
     import optax
 
     import fdl
-    from fdl.train.loop import Carry, epoch_program
+    from fdl.train.loop import Carry, epochs_program
 
     c = CASES[case]
     p = problem(c, order)
     model, params = _fdl_model(c, p.weights)
     loss, optimizer = fdl.losses.softmax_cross_entropy_with_integer_labels, optax.sgd(RATE)
-    program = epoch_program(model, loss, optimizer, None, gradient, c.batch, c.examples // c.batch)
+    program = epochs_program(model, loss, optimizer, None, gradient, c.batch, c.examples // c.batch)
     x, y = jax.device_put((p.x, p.y))
     _, key = _fdl_keys()
     carry = Carry(params, {}, optimizer.init(params), jnp.zeros((), jnp.int32))
 
-    def train() -> list[float]:
+    def train() -> NDArray[Any]:
         nonlocal carry
-        losses = []
-        for epoch in range(c.epochs):
-            carry, value = program(carry, x, y, None, key, epoch)
-            losses.append(float(value))
-        return losses
+        carry, losses, _ = program(carry, x, y, None, key, 0, c.epochs)
+        return np.asarray(losses)[: c.epochs]
 
     losses = train()
     return Trial(outcome(losses, _fdl_weights(carry.params)), train, c.steps)

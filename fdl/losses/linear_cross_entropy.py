@@ -46,9 +46,8 @@ def equation(x, w, target, bias=None, weights=None, *, ignore_index=None, label_
     if bias is not None:
         logits = logits + bias.reshape((1,) * (x.ndim - 1) + (-1,))
     lse = jnp.log(jnp.sum(jnp.exp(logits), axis=-1))
-    wanted = (1 - label_smoothing) * jax.nn.one_hot(target, w.shape[1], dtype=logits.dtype) + label_smoothing / w.shape[
-        1
-    ]
+    hit = jax.nn.one_hot(target, w.shape[1], dtype=logits.dtype)
+    wanted = (1 - label_smoothing) * hit + label_smoothing / w.shape[1]
     loss = lse - jnp.sum(wanted * logits, axis=-1) + z_loss * lse**2
     if ignore_index is not None:
         loss = jnp.where(target == ignore_index, 0.0, loss)
@@ -125,8 +124,8 @@ def backward(residuals, dloss, *, ignore_index, label_smoothing, z_loss, chunk):
 
 
 def _over_chunks(visit, kept, v, size):
-    """`visit(kept, start, size)` over all classes. The first chunk, which takes what does not divide, is outside the loop: under
-    `shard_map` the loop then starts from values that vary over the devices as those it makes."""
+    """`visit(kept, start, size)` over all classes. The first chunk, which takes what does not divide, is outside the
+    loop: under `shard_map` the loop then starts from values that vary over the devices as those it makes."""
     first = v % size or size
     kept = visit(kept, 0, first)
     return jax.lax.fori_loop(0, (v - first) // size, lambda i, kept: visit(kept, first + i * size, size), kept)

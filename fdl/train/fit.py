@@ -1,8 +1,9 @@
-"""Training: `fit` runs whole epochs as one compiled scan each and returns what it learned and how it went."""
+"""Training: `fit` runs epochs as compiled scans and returns what it learned and how it went."""
 
 import dataclasses
 import functools
 import math
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from fdl.errors import refuse, refuse_type, require_key, shown
 from fdl.layer import Layer, Params, State
 from fdl.op import Op
 from fdl.train.evaluate import Metric, checked_data, checked_metrics, evaluate
-from fdl.train.loop import Carry, batches_in, epoch_program
+from fdl.train.loop import MOST_EPOCHS, Carry, batches_in, epochs_program
 from fdl.train.progress import Progress
 
 
@@ -54,7 +55,7 @@ def fit(
     state: State | None = None,
     progress: bool = True,
 ) -> Result:
-    """Trains a model; every epoch is one `lax.scan` inside `jit`, shuffled on the device.
+    """Trains a model; every epoch is one `lax.scan` inside `jit`, shuffled on the device, and one call runs many epochs.
 
     data, valid: (x, target) with examples first. optimizer: an optax transformation. key: `jax.random.key(0)`; it decides
     the initial parameters, the order of the examples and every random draw. steps: train for so many instead of `epochs`.
@@ -94,25 +95,30 @@ def fit(
 
     per_epoch = batches_in(x.shape[0], batch_size)
     total = epochs * per_epoch if steps is None else steps
-    program = functools.partial(epoch_program, model, loss, optimizer, penalty, gradient, batch_size)
+    program = functools.partial(epochs_program, model, loss, optimizer, penalty, gradient, batch_size)
     history: dict[str, list[float]] = {}
-    done = 0
+    epoch = done = 0
+    pace = _Pace(1 if valid is not None else MOST_EPOCHS)
     with Progress(progress, total) as bar:
-        for epoch in range(math.ceil(total / per_epoch)):
-            now = min(per_epoch, total - done)
-            carry, value = program(now)(carry, x, target, weights, train_key, epoch)
-            figures = {"loss": value}
+        while done < total:
+            whole = (total - done) // per_epoch
+            now = per_epoch if whole else total - done
+            carry, losses, ran = program(now)(
+                carry, x, target, weights, train_key, epoch, min(max(whole, 1), pace.epochs)
+            )
+            losses = np.asarray(losses)[: int(ran)]
+            figures = {"loss": losses}
             if valid is not None:
                 of_valid = evaluate(model, loss, carry.params, carry.state, valid, metrics=measured)
-                figures |= {f"valid_{name}": figure for name, figure in of_valid.items()}
-            figures = {name: float(figure) for name, figure in figures.items()}
-            for name, figure in figures.items():
-                history.setdefault(name, []).append(figure)
-            done += now
-            bar.update(epoch + 1, now, figures)
-            if not math.isfinite(figures["loss"]):
+                figures |= {f"valid_{name}": [figure] for name, figure in of_valid.items()}
+            for name, values in figures.items():
+                history.setdefault(name, []).extend(map(float, values))
+            epoch, done = epoch + len(losses), done + now * len(losses)
+            bar.update(epoch, now * len(losses), {name: values[-1] for name, values in history.items()})
+            pace.update()
+            if not math.isfinite(losses[-1]):
                 warnings.warn(
-                    f"train.fit: the loss became {figures['loss']} in epoch {epoch + 1} (by step {done}); stopped. Lower the "
+                    f"train.fit: the loss became {losses[-1]} in epoch {epoch} (by step {done}); stopped. Lower the "
                     "learning rate, or look for a label outside the classes",
                     RuntimeWarning,
                     stacklevel=2,
@@ -120,6 +126,25 @@ def fit(
                 break
     curves = {name: np.asarray(values) for name, values in history.items()}
     return Result(carry.params, carry.state, curves, carry.opt_state, done)
+
+
+class _Pace:
+    """How many epochs to ask of the next call: twice as many until a call takes `_MOMENT`, so that its start costs little
+    beside it and the progress display still moves."""
+
+    _MOMENT = 0.1  # seconds
+
+    def __init__(self, most: int):
+        self.epochs = 1
+        self._most = most
+        self._since: float | None = None  # the first call compiles, and tells nothing
+
+    def update(self) -> None:
+        """To be called after every call."""
+        now = time.perf_counter()
+        if self._since is not None and now - self._since < self._MOMENT:
+            self.epochs = min(2 * self.epochs, self._most)
+        self._since = now
 
 
 def _require_finite(x: Any, target: Any, weights: Any) -> None:

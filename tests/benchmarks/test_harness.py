@@ -157,8 +157,10 @@ def test_difference_from_zeros_is_absolute():
     assert difference(np.array([0.0, 1e-3]), np.zeros(2))[0] == pytest.approx(1e-3)
 
 
-def row(peer, samples, target=None):
-    return Row("work", "step", peer, peer, "timed", samples=samples, cpu_per_wall=1.0, target=target)
+def row(peer, samples, target=None, crowd=None):
+    counts = len(samples)
+    crowd = crowd or [0.0] * counts
+    return Row("work", "step", peer, peer, "timed", samples=samples, cpu=[1.0] * counts, crowd=crowd, target=target)
 
 
 def test_ratio_is_within_rounds_and_a_peer_is_judged_by_its_fastest_setting():
@@ -175,6 +177,14 @@ def test_no_ratios_without_fdl():
     rows = [row("fdl", []), row("peer", [1.0], 2.0)]
     summarize(rows)
     assert rows[1].seconds == 1.0 and rows[1].ratio is None and rows[1].reached is None
+
+
+def test_the_quieter_half_of_the_rounds_counts():
+    crowd = [0.0, 0.9, 0.1, 0.8]
+    rows = [row("fdl", [1.0, 9.0, 1.0, 9.0], crowd=crowd), row("peer", [2.0, 9.0, 4.0, 90.0], crowd=crowd)]
+    summarize(rows)
+    assert (rows[0].seconds, rows[1].seconds, rows[1].ratio) == (1.0, 3.0, 3.0)
+    assert rows[1].others == pytest.approx(0.05)
 
 
 def test_a_busy_machine_is_said():

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import fdl
+from fdl.train.fit import _Pace
 from fdl.train.loop import epoch_order
 
 CE = fdl.losses.softmax_cross_entropy_with_integer_labels
@@ -96,6 +97,35 @@ def test_the_same_key_gives_the_same_bits_however_the_run_is_cut(blobs):
     assert run(blobs, steps=10).steps == 10
     other = run(blobs, epochs=3, key=jax.random.key(8))
     assert not np.array_equal(other.params["dense_0"]["w"], a.params["dense_0"]["w"])
+
+
+def test_the_number_of_epochs_per_call_changes_no_bit(blobs, monkeypatch):
+    def with_moment(seconds):
+        monkeypatch.setattr(_Pace, "_MOMENT", seconds)
+        return run(blobs, epochs=40)
+
+    one_by_one, many = with_moment(0.0), with_moment(60.0)
+    np.testing.assert_array_equal(one_by_one.history["loss"], many.history["loss"])
+    jax.tree.map(np.testing.assert_array_equal, one_by_one.params, many.params)
+
+
+def test_the_pace_doubles_up_to_its_limit():
+    pace, asked = _Pace(8), []
+    for _ in range(7):
+        asked.append(pace.epochs)
+        pace.update()
+    assert asked == [1, 1, 2, 4, 8, 8, 8]
+
+
+def test_a_call_of_many_epochs_ends_at_the_first_that_diverges(blobs, monkeypatch):
+    monkeypatch.setattr(_Pace, "_MOMENT", 60.0)
+    huge = optax.scale_by_schedule(lambda step: jnp.where(step < 30, -0.01, -1e30))  # step 30 is in epoch 8
+    with pytest.warns(RuntimeWarning, match="in epoch 8 "):
+        result = fdl.train.fit(
+            MODEL, MSE, huge, (blobs[0], blobs[0][:, :2]), key=KEY, epochs=50, batch_size=16, progress=False
+        )
+    assert result.steps == 32 and len(result.history["loss"]) == 8
+    assert np.isfinite(result.history["loss"][:-1]).all() and not np.isfinite(result.history["loss"][-1])
 
 
 def test_start_from_given_parameters_and_leave_them_alone(blobs):

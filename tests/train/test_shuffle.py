@@ -5,14 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fdl.train.shuffle import permutation
+from fdl.train.shuffle import _factors, permutation
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 17, 255, 1437, 60_000])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 17, 255, 1437, 41_427, 60_000])
 def test_it_is_a_permutation(getkey, n):
     order = np.asarray(permutation(getkey(), n))
     assert order.dtype == np.int32
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
+
+
+def test_every_size_has_two_mixing_halves():
+    for n in [*range(1, 2000), 41_427, 2**24, 2**31 - 1]:
+        a, b = _factors(n)
+        assert n <= a * b <= n + 16 and b <= 65536, (n, a, b)
+        assert min(a, b) >= n**0.5 / 4 - 1, (n, a, b)
 
 
 def test_it_is_a_function_of_the_key():
