@@ -61,8 +61,8 @@ class Case:
 
 
 CASES = {
-    "digits": Case((64, 32, 10), "relu", batch=32, examples=1408, epochs=5),
-    "wide": Case((784, 100, 100, 100, 10), "sigmoid", batch=60, examples=6000, epochs=1),
+    "digits": Case((64, 32, 10), "relu", batch=32, examples=1408, epochs=20),
+    "wide": Case((784, 100, 100, 100, 10), "sigmoid", batch=60, examples=6000, epochs=2),
 }
 
 

@@ -90,12 +90,12 @@ def epochs_program(
             rows, mask = batch
             weights_here = None if weights is None else _rows(weights, rows)
             carry, value = step(carry, _rows(x, rows), _rows(target, rows), mask, weights_here, noise_key)
-            counted = jnp.asarray(batch_size) if mask is None else mask.sum()
-            return carry, (value, counted)
+            return carry, value
 
         first = jax.tree.map(lambda a: a[:steps], (indices, mask))
-        carry, (values, counted) = jax.lax.scan(body, carry, first)
-        return carry, mean.forward(values, counted.astype(values.dtype))[0]
+        carry, values = jax.lax.scan(body, carry, first)
+        counted = None if mask is None else first[1].sum(axis=1).astype(values.dtype)
+        return carry, mean.forward(values, counted)[0]
 
     def run(carry, x, target, weights, key, first, epochs):
         def goes_on(kept):
