@@ -18,11 +18,11 @@ Peers, each in the form its documentation gives for training:
 - Flax NNX: `nnx.jit`, and `nnx.cached_partial` around it, which spares the walk through the model at every step;
 - Equinox: `eqx.filter_jit`.
 
-Loops driven from Python get their batches cut and on the device beforehand (Keras, which cuts them itself, gets the
-examples in the right order); fdl's epoch shuffles, and gathers every batch by index, inside its time. JAX loops driven
-from Python run with asynchronous and with synchronous dispatch, and the faster counts. All start from the same weights
-and see the same batches in the same order (that of fdl's epochs). Before anything is timed each must end within 1e-4 of
-a float64 training in NumPy: the mean loss of all steps, and every parameter relative to the largest of its array.
+Loops driven from Python get their batches cut and on the device beforehand; fdl's epochs and Keras shuffle, and gather
+every batch, inside their time. JAX loops driven from Python run with asynchronous and with synchronous dispatch, and the
+faster counts. All start from the same weights and, before anything is timed, train on the same batches in the same order
+(that of fdl's epochs): each must end within 1e-4 of a float64 training in NumPy, the mean loss of all steps, and every
+parameter relative to the largest of its array.
 """
 
 # pyright: reportMissingImports=false
@@ -349,16 +349,16 @@ def keras_fit(case: str, order: Order, asynchronous: bool, steps_per_execution: 
     model.compile(
         optimizer=keras.optimizers.SGD(RATE),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        steps_per_execution=steps_per_execution or c.steps,
+        steps_per_execution=steps_per_execution or c.examples // c.batch,
     )
-    x, y = p.x[p.order.ravel()], p.y[p.order.ravel()]
     silent: Any = 0  # Keras annotates `verbose` as a string and documents 0, 1 and 2
+    x, y = p.x[p.order.ravel()], p.y[p.order.ravel()]
+    losses = model.fit(x, y, batch_size=c.batch, shuffle=False, verbose=silent).history["loss"]
+    arrays = model.get_weights()
 
     def fit() -> Any:
-        return model.fit(x, y, batch_size=c.batch, epochs=1, shuffle=False, verbose=silent)
+        return model.fit(p.x, p.y, batch_size=c.batch, epochs=c.epochs, verbose=silent)
 
-    losses = fit().history["loss"]
-    arrays = model.get_weights()
     return Trial(outcome(losses, list(zip(arrays[::2], arrays[1::2], strict=True))), fit, c.steps)
 
 

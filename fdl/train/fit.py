@@ -95,7 +95,7 @@ def fit(
 
     per_epoch = batches_in(x.shape[0], batch_size)
     total = epochs * per_epoch if steps is None else steps
-    program = functools.partial(epochs_program, model, loss, optimizer, penalty, gradient, batch_size)
+    program = functools.cache(functools.partial(epochs_program, model, loss, optimizer, penalty, gradient, batch_size))
     history: dict[str, list[float]] = {}
     epoch = done = 0
     pace = _Pace(1 if valid is not None else MOST_EPOCHS)
@@ -152,12 +152,19 @@ def _require_finite(x: Any, target: Any, weights: Any) -> None:
     for name, array in (("x", x), ("target", target), ("weights", weights)):
         if array is None or not jnp.issubdtype(array.dtype, jnp.inexact):
             continue
-        bad = ~jnp.isfinite(array).reshape(array.shape[0], -1).all(axis=1)
-        if weights is not None and name != "weights":
-            bad &= jnp.asarray(weights).reshape(array.shape[0], -1).any(axis=1)
-        if bad.any():
+        bad, first = _not_finite(array, None if name == "weights" else weights)
+        if bad:
             refuse(
                 "train.fit",
-                f"{name} holds NaN or infinity in {int(bad.sum())} example(s), first in {name}[{int(jnp.argmax(bad))}]; "
+                f"{name} holds NaN or infinity in {int(bad)} example(s), first in {name}[{int(first)}]; "
                 "clean the data, or give these examples the weight 0",
             )
+
+
+@jax.jit
+def _not_finite(array, weights):
+    """(number, first) of the examples that are not finite and weigh something."""
+    bad = ~jnp.isfinite(array).reshape(array.shape[0], -1).all(axis=1)
+    if weights is not None:
+        bad &= weights.reshape(array.shape[0], -1).any(axis=1)
+    return bad.sum(), jnp.argmax(bad)
