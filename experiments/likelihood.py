@@ -360,7 +360,7 @@ def sign_figure(right: Descent, wrong: Descent, entropy: float) -> Figure:
     axes.set_xlabel("step")
     axes.set_ylabel("log P of the counts")
     axes.set_title("The sign decides")
-    axes.legend(loc="lower left")
+    axes.legend(loc="center right")
     caption = (
         f"The log-probability that the model gives to the {TOTAL} counted events. The notes write the loss as sum p lg q"
         " = -H and say minimise: taken literally, the model gets worse without end. The loss is +H."
