@@ -1,4 +1,16 @@
-"""The strict session: float64 at hand, no silent rank or dtype promotion, warnings are errors (pyproject.toml)."""
+"""The strict session: float64 at hand, no silent rank or dtype promotion, warnings are errors (pyproject.toml).
+
+Compiling was most of the suite's time, so tests compile fast rather than well: older code generation (a quarter less) and
+LLVM without optimizations (another quarter). A test of rounding or of the speed-dependent kind is marked `optimized` and
+compiles as users do, but for the code generation.
+"""
+
+import importlib.metadata
+import os
+
+# XLA ends the process over a flag that it does not know
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
 
 import jax
 import pytest
@@ -6,6 +18,11 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(autouse=True)
+def _compile_fast(request):
+    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("optimized") is None)
 
 
 @pytest.fixture

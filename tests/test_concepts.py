@@ -92,6 +92,7 @@ def test_a_planted_wrong_gradient_is_convicted(concept: Concept, getkey):
     assert report.verdict == "wrong", str(report)
 
 
+@pytest.mark.optimized
 @every_concept
 def test_lower_precision_stays_in_budget_and_keeps_the_dtype(concept: Concept, options, getkey):
     """The error against float64 on the same inputs, relative to the leaf's largest entry: 4 eps, which a sum of a few terms

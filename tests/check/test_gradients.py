@@ -31,6 +31,8 @@ from tests.check.zoo import (
     rnn,
 )
 
+pytestmark = pytest.mark.optimized
+
 MAGNITUDES = [1e-30, 1e-12, 1.0, 1e12, 1e30]
 
 

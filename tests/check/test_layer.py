@@ -15,6 +15,8 @@ from fdl.layers.dense import op as dense_op
 from fdl.layers.dropout import dropout
 from tests.check.zoo import CHANGES, batch_norm, labels, normal, planted
 
+pytestmark = pytest.mark.optimized
+
 
 def dense_with(op):
     def init(key, spec, dtype):

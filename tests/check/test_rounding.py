@@ -8,6 +8,8 @@ import pytest
 from fdl.check.rounding import POOL, Shaken, factors, ones, unit_roundoff, working_precision
 from tests.check.zoo import batch_norm, batch_norm_params, custom, normal, rnn
 
+pytestmark = pytest.mark.optimized
+
 DELTA = 2.0**-50
 RNG = np.random.default_rng(0)
 POOLS = [factors(RNG.standard_normal(POOL), DELTA, np.float64) for _ in range(8)]

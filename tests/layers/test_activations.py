@@ -18,6 +18,8 @@ from fdl.layer import Layer
 from fdl.layers.activations import ACTIVATIONS, OPS, precise
 from fdl.layers.activations.equations import SELU_ALPHA, SELU_SCALE
 
+pytestmark = pytest.mark.optimized
+
 INF = math.inf
 SMALLEST = {"bfloat16": 1.2e-38, "float16": 0.0, "float32": 1.2e-38, "float64": 2.3e-308}  # XLA flushes subnormals
 

@@ -15,6 +15,8 @@ import pytest
 from fdl import losses as L
 from fdl.op import Op
 
+pytestmark = pytest.mark.optimized
+
 SMALLEST = float(np.finfo(np.float32).tiny)  # normal float32, and normal bfloat16
 TENTH = float(np.float32(0.1))
 Truth = Callable[[np.ndarray, np.longdouble], np.ndarray]
