@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fdl.errors import refuse, require_axis, require_bool, require_number, require_pair
 from fdl.losses._per_example import widened
-from fdl.losses.softmax_cross_entropy import normaliser, shifted
+from fdl.losses.softmax_cross_entropy import shifted
 
 
 def opened_along(where, pred, target, from_logits, label_smoothing, axis):
@@ -54,18 +54,6 @@ def probability(p):
 def _where_valid(valid, p):
     unsigned = jnp.where(jnp.signbit(p), jnp.zeros_like(p), p)  # 1 / -0.0 would be -inf
     return jnp.where(valid, unsigned, jnp.full_like(p, jnp.nan))
-
-
-def mass(p):
-    """sum_v p[v], [..., 1]; NaN if an entry is no finite number >= 0, or if all are 0."""
-    total = jnp.sum(measure(p), axis=-1, keepdims=True)
-    return jnp.where(total == 0, jnp.full_like(total, jnp.nan), total)
-
-
-def log_softmax(z):
-    """log of the softmax along the last axis, exact at huge and infinite logits."""
-    top, log_total = normaliser(z)
-    return shifted(z, top) - log_total[..., None]
 
 
 # ---- 0 log 0 = 0, and its derivatives. The guards stand on the input of log and of the division: on their output they would

@@ -75,8 +75,11 @@ def slopes(x, t, from_logits):
     p = probability(x)
     inside = (p > 0) & (p < 1)
     half = jnp.where(inside, p, jnp.full_like(p, 0.5))
-    # the two ratios on one denominator: their difference loses the digits of a p close to t
-    dp = jnp.where(inside, (half - t) / (half * (1 - half)), ratio(1 - t, 1 - p) - ratio(t, p))
+    # on one denominator where p is close to t: the difference of the two ratios loses its digits there, and this one's
+    # derivative elsewhere
+    one, zero = t * (1 - half), half * (1 - t)
+    close = inside & (one < 2 * zero) & (zero < 2 * one)
+    dp = jnp.where(close, (half - t) / (half * (1 - half)), ratio(1 - t, 1 - p) - ratio(t, p))
     return dp, jnp.log1p(-p) - jnp.log(p)
 
 

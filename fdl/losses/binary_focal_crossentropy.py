@@ -42,11 +42,14 @@ import math
 import jax.numpy as jnp
 
 from fdl.errors import require_bool, require_number
+from fdl.layers.activations import ACTIVATIONS
 from fdl.losses._per_example import times, widened
 from fdl.losses._probabilities import kept, opened_along, power, probability, smoothed, weighted
 from fdl.losses.binary_crossentropy import slopes, value
 from fdl.losses.sigmoid_binary_cross_entropy import sigmoid
 from fdl.op import Op
+
+tanh = ACTIVATIONS["tanh"].f
 
 
 def equation(
@@ -85,7 +88,8 @@ def backward(residuals, dloss, *, apply_class_balancing, alpha, gamma, from_logi
     t = smoothed(t, label_smoothing, 2)
     b, (b_x, b_t) = value(x, t, from_logits), slopes(x, t, from_logits)
     p, not_p = _both(x, from_logits)
-    u, u_t = t * not_p + (1 - t) * p, not_p - p
+    u = t * not_p + (1 - t) * p
+    u_t = -tanh(x / 2) if from_logits else not_p - p  # of logits close to 0 the difference loses its digits
     u_x = (1 - 2 * t) * (p * not_p if from_logits else jnp.ones_like(p))
     # where b is infinite, an infinite b_x outgrows its term, or, for logits, u_x = 0
     right, finite = u == 0, jnp.where(jnp.isinf(b), jnp.zeros_like(b), b)

@@ -29,18 +29,7 @@ where q is in [1e-7, 1 - 1e-7].
 import jax.numpy as jnp
 
 from fdl.losses._per_example import times
-from fdl.losses._probabilities import (
-    classes_last,
-    kept,
-    log_softmax,
-    mass,
-    measure,
-    opened_along,
-    ratio,
-    smoothed,
-    surprise,
-    weighted,
-)
+from fdl.losses._probabilities import classes_last, kept, measure, opened_along, ratio, shares, smoothed, weighted
 from fdl.op import Op
 
 
@@ -64,18 +53,20 @@ def backward(residuals, dloss, *, from_logits, label_smoothing, axis):
 
 
 def value(x, t, from_logits):
-    terms = weighted(t, -log_softmax(x)) if from_logits else surprise(t, measure(x) / mass(x))
-    return jnp.sum(terms, axis=-1)
+    return jnp.sum(weighted(t, -shares(x, t, from_logits).log_q_counted), axis=-1)
 
 
 def slopes(x, t, from_logits):
     """(d value / dx, d value / dt)."""
-    of_scale = jnp.sum(t, axis=-1, keepdims=True)
+    of = shares(x, t, from_logits)
+    s = jnp.sum(t, axis=-1, keepdims=True)
+    # where q > 1/2, s q - t as (s - t) - s (1 - q): q = 1 - 1e-9 would be rounded to 1
+    most = of.q > 0.5
     if from_logits:
-        log_q = log_softmax(x)
-        return of_scale * jnp.exp(log_q) - t, -log_q
-    p, total = measure(x), mass(x)
-    return of_scale / total - ratio(t, p), -jnp.log(p / total)
+        return jnp.where(most, (s - t) - s * of.rest, s * of.q - t), -of.log_q
+    p = measure(x)
+    of_most = ((s - t) - t * of.rest / jnp.where(most, of.q, jnp.ones_like(p))) / of.total
+    return jnp.where(most, of_most, s / of.total - ratio(t, p)), -of.log_q
 
 
 categorical_crossentropy = Op(equation, forward, backward)

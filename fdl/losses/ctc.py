@@ -67,7 +67,7 @@ def equation(logits, labels, logit_lengths=None, label_lengths=None):
 def forward(logits, labels, logit_lengths=None, label_lengths=None):
     _check(logits, labels, logit_lengths, label_lengths)
     frames, last, states, jump, valid = _graph(logits, labels, logit_lengths, label_lengths)
-    top, log_total, emitted, counts = _frames(logits, states, frames)
+    top, others, emitted, counts = _frames(logits, states, frames)
 
     def step(alpha, frame):
         log_p, counts = frame
@@ -82,13 +82,13 @@ def forward(logits, labels, logit_lengths=None, label_lengths=None):
     alpha_last, (alpha, totals) = jax.lax.scan(step, start, (emitted, counts))
     log_p = totals.sum(axis=0) + _log_sum(jnp.where(last, alpha_last, -jnp.inf))  # [N]
     # alpha [T, N, S] is kept: to rebuild it would cost backward a third recursion
-    return -log_p, (logits, labels, logit_lengths, label_lengths, top, log_total, alpha, log_p)
+    return -log_p, (logits, labels, logit_lengths, label_lengths, top, others, alpha, log_p)
 
 
 def backward(residuals, dloss):
-    logits, labels, logit_lengths, label_lengths, top, log_total, alpha, log_p = residuals
+    logits, labels, logit_lengths, label_lengths, top, others, alpha, log_p = residuals
     frames, last, states, jump, _ = _graph(logits, labels, logit_lengths, label_lengths)
-    _, _, emitted, counts = _frames(logits, states, frames, (top, log_total))
+    _, _, emitted, counts = _frames(logits, states, frames, (top, others))
     jump_next = jnp.pad(jump, ((0, 0), (0, 2)))[:, 2:]
 
     def step(beta, frame):
@@ -101,7 +101,7 @@ def backward(residuals, dloss):
 
     end = jnp.where(last, 0.0, -jnp.inf).astype(top.dtype)
     _, occupancy = jax.lax.scan(step, end, (emitted, counts, alpha), reverse=True)  # [T, N, S]
-    p = jnp.exp(shifted(logits, top) - log_total[..., None])  # [N, T, V]
+    p = jnp.exp(shifted(logits, top) - jnp.log1p(others)[..., None])  # [N, T, V]
     error = jax.vmap(lambda p, of, states: p.at[:, states].add(-of), (0, 1, 0))(p, occupancy, states)
     impossible, nan = jnp.isneginf(log_p), jnp.isnan(log_p)
     live = ~impossible & ~((dloss == 0) & nan)  # an example without weight may hold NaN
@@ -130,12 +130,12 @@ def _graph(logits, labels, logit_lengths, label_lengths):
 
 
 def _frames(logits, states, frames, normalisers=None):
-    """Largest logit and log of the rest [N, T]; log p of every state [T, N, S]; which frames count [T, N]."""
+    """Largest logit and the sum of the other shares [N, T]; log p of every state [T, N, S]; which frames count [T, N]."""
     counts = _places(logits.shape[1]) < frames[:, None]  # [N, T]
     logits = jnp.where(counts[..., None], logits, jnp.zeros_like(logits))  # what does not count may be NaN
-    top, log_total = normalisers or normaliser(logits)
-    log_p = shifted(jnp.take_along_axis(logits, states[:, None, :], axis=2), top) - log_total[..., None]
-    return top, log_total, jnp.moveaxis(log_p, 1, 0), counts.T
+    top, others = normalisers or normaliser(logits)
+    log_p = shifted(jnp.take_along_axis(logits, states[:, None, :], axis=2), top) - jnp.log1p(others)[..., None]
+    return top, others, jnp.moveaxis(log_p, 1, 0), counts.T
 
 
 def _places(length):

@@ -48,7 +48,9 @@ def backward(residuals, dloss):
     skipped = _without_logarithm(p, t)
     count = jnp.where(skipped, jnp.zeros_like(t), t)
     rate = jnp.where(skipped, jnp.ones_like(p), jnp.where(p == 0, jnp.zeros_like(p), p))  # -0.0 is a rate of 0
-    dpred = through_mean(dloss, (rate - count) / rate).astype(pred.dtype)
+    # close to the count the difference is exact, above it 1 - t / p is, and so is its derivative t / p^2
+    slope = jnp.where(rate > 2 * count, 1 - count / rate, (rate - count) / rate)
+    dpred = through_mean(dloss, slope).astype(pred.dtype)
     return dpred, through_mean(dloss, -jnp.log(p)).astype(target.dtype)
 
 

@@ -56,8 +56,13 @@ def backward(residuals, dloss, *, delta):
     wide_pred, wide_target = widened(pred, target)
     x = wide_pred - wide_target
     delta = jnp.asarray(delta, x.dtype)
-    far, near, s = _parts(x, delta)
-    dpred = through_mean(dloss, jnp.where(far, delta * jnp.sign(x), near / s)).astype(pred.dtype)
+    # two forms of one slope, so that the derivative of neither is a difference of almost equal numbers
+    outside = jnp.abs(x) > delta
+    inner = jnp.where(outside, jnp.zeros_like(x), x)
+    outer = jnp.where(outside, x, delta)
+    of_inner = inner / jnp.sqrt(1 + (inner / delta) ** 2)
+    of_outer = delta * jnp.sign(outer) / jnp.sqrt(1 + (delta / outer) ** 2)
+    dpred = through_mean(dloss, jnp.where(outside, of_outer, of_inner)).astype(pred.dtype)
     return dpred, -dpred
 
 

@@ -38,25 +38,37 @@ def forward(logits, target):
     require_rank_at_least(where, "logits", logits, 1, "classes last")
     require_same_shape(where, "logits", logits, "target", target)
     require_same_dtype(where, "logits", logits, "target", target)
-    top, log_total = normaliser(logits)
-    log_p = shifted(logits, top) - log_total[..., None]  # [..., V]
+    top, others = normaliser(logits)
+    log_p = shifted(logits, top) - jnp.log1p(others)[..., None]  # [..., V]
     t = target.astype(log_p.dtype)
     loss = jnp.sum(jnp.where(t == 0, jnp.zeros_like(t), -t * log_p), axis=-1)
-    return loss, (logits, target, top, log_total)  # p is rebuilt: one exp instead of a [..., V] buffer
+    return loss, (logits, target, top, others)  # p is rebuilt: one exp instead of a [..., V] buffer
 
 
 def backward(residuals, dloss):
-    logits, target, top, log_total = residuals
-    log_p = shifted(logits, top) - log_total[..., None]
-    t = target.astype(log_p.dtype)
-    dlogits = dloss[..., None] * (t.sum(axis=-1, keepdims=True) * jnp.exp(log_p) - t)
-    return dlogits.astype(logits.dtype), (-dloss[..., None] * log_p).astype(target.dtype)
+    logits, target, top, others = residuals
+    z, others = shifted(logits, top), others[..., None]
+    t = target.astype(z.dtype)
+    # not exp(log p), which loses as many units of rounding as log p is large
+    dlogits = dloss[..., None] * error(jnp.exp(z) / (1 + others), others, t)
+    dtarget = -dloss[..., None] * (z - jnp.log1p(others))
+    return dlogits.astype(logits.dtype), dtarget.astype(target.dtype)
+
+
+def error(p, others, t):
+    """s p - t, with s the sum of t. Where p > 1/2, with 1 - p = others / (1 + others): as (s - t) - s (1 - p), for p = 1 -
+    1e-9 would be rounded to 1."""
+    s = t.sum(axis=-1, keepdims=True)
+    return jnp.where(p > 0.5, (s - t) - s * (others / (1 + others)), s * p - t)
 
 
 def normaliser(logits):
-    """(largest logit, log of the sum of exponentials relative to it), both [...], at least float32."""
+    """(largest logit, sum of the other exponentials relative to it), both [...], at least float32."""
     top = jnp.max(logits, axis=-1).astype(accumulator(logits.dtype))
-    return top, jnp.log(jnp.sum(jnp.exp(shifted(logits, top)), axis=-1))
+    z = shifted(logits, top)
+    at_top = z == 0
+    others = jnp.sum(jnp.where(at_top, jnp.zeros_like(z), jnp.exp(z)), axis=-1)
+    return top, others + (jnp.sum(at_top, axis=-1, dtype=top.dtype) - 1)
 
 
 def shifted(logits, top):

@@ -41,26 +41,37 @@ def forward(logits, labels):
     _check(logits, labels)
     valid = _valid(logits, labels)
     top = jnp.max(logits, axis=-1).astype(accumulator(logits.dtype))
-    total = jnp.sum(jnp.exp(shifted(logits, top)), axis=-1)
+    rest = jnp.sum(_other_shares(logits, labels, top), axis=-1)
     safe = jnp.where(valid, labels, jnp.zeros_like(labels))
-    label_logit = shifted(jnp.take_along_axis(logits, safe[..., None], axis=-1), top)[..., 0]
-    loss = jnp.where(valid, jnp.log(total) - label_logit, jnp.full((), jnp.nan, top.dtype))
-    return loss, (logits, labels, top, total)
+    gap = shifted(jnp.take_along_axis(logits, safe[..., None], axis=-1), top)[..., 0]
+    # a label that is almost sure keeps its digits, where log(rest + 1) would be 0; a small rest means that gap is 0
+    sure = rest < 0.25
+    loss = jnp.where(sure, jnp.log1p(jnp.where(sure, rest, jnp.zeros_like(rest))), jnp.log(rest + jnp.exp(gap)) - gap)
+    return jnp.where(valid, loss, jnp.full_like(loss, jnp.nan)), (logits, labels, top, rest, jnp.exp(gap))
 
 
 def backward(residuals, dloss):
-    logits, labels, top, total = residuals
+    logits, labels, top, rest, label_share = residuals
     # The same expression as in forward: in one compiled program it is computed once and becomes dlogits in place. With a
     # gather for the label, [4096, 1024] forward and backward take 2.8 ms of CPU time as optax's (2.9); 5.4 where exp(z -
     # log total) is another exponential, 7.1 where a masked sum makes XLA write the shifted logits out for three readers.
-    shares = jnp.exp(shifted(logits, top))  # [..., V], relative to the largest
+    shares = _other_shares(logits, labels, top)  # [..., V], relative to the largest
+    total = rest + label_share
     scale = jnp.where(_valid(logits, labels), 1 / total, jnp.full_like(total, jnp.nan))
     # an example without weight may hold NaN, or no label: 0 * NaN would be NaN
     dead = (dloss == 0) & ~jnp.isfinite(scale)
     scale = jnp.where(dead, jnp.zeros_like(scale), scale)
     shares = jnp.where(dead[..., None], jnp.zeros_like(shares), shares)
-    label_share = jnp.where(_hit(logits, labels), dloss[..., None], jnp.zeros((), dloss.dtype))
-    return (shares * (dloss * scale)[..., None] - label_share).astype(logits.dtype), None
+    rest = jnp.where(dead, jnp.zeros_like(rest), rest)
+    # p - 1 at the label, without the difference
+    dlogits = jnp.where(_hit(logits, labels), -(dloss * scale * rest)[..., None], shares * (dloss * scale)[..., None])
+    return dlogits.astype(logits.dtype), None
+
+
+def _other_shares(logits, labels, top):
+    """exp(logits - top), and 0 at the label."""
+    shares = jnp.exp(shifted(logits, top))
+    return jnp.where(_hit(logits, labels), jnp.zeros_like(shares), shares)
 
 
 def indices(labels):

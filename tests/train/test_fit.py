@@ -119,7 +119,9 @@ def test_the_pace_doubles_up_to_its_limit():
 
 def test_a_call_of_many_epochs_ends_at_the_first_that_diverges(blobs, monkeypatch):
     monkeypatch.setattr(_Pace, "_MOMENT", 60.0)
-    huge = optax.scale_by_schedule(lambda step: jnp.where(step < 30, -0.01, -1e30))  # step 30 is in epoch 8
+    huge = optax.scale_by_schedule(
+        lambda step: jnp.where(jnp.asarray(step) < 30, -0.01, -1e30)
+    )  # step 30 is in epoch 8
     with pytest.warns(RuntimeWarning, match="in epoch 8 "):
         result = fdl.train.fit(
             MODEL, MSE, huge, (blobs[0], blobs[0][:, :2]), key=KEY, epochs=50, batch_size=16, progress=False
