@@ -30,6 +30,7 @@ import jax.numpy as jnp
 
 from fdl.losses._per_example import times
 from fdl.losses._probabilities import classes_last, kept, measure, opened_along, ratio, shares, smoothed, weighted
+from fdl.losses.softmax_cross_entropy import error
 from fdl.op import Op
 
 
@@ -59,14 +60,13 @@ def value(x, t, from_logits):
 def slopes(x, t, from_logits):
     """(d value / dx, d value / dt)."""
     of = shares(x, t, from_logits)
-    s = jnp.sum(t, axis=-1, keepdims=True)
-    # where q > 1/2, s q - t as (s - t) - s (1 - q): q = 1 - 1e-9 would be rounded to 1
-    most = of.q > 0.5
     if from_logits:
-        return jnp.where(most, (s - t) - s * of.rest, s * of.q - t), -of.log_q
-    p = measure(x)
-    of_most = ((s - t) - t * of.rest / jnp.where(most, of.q, jnp.ones_like(p))) / of.total
-    return jnp.where(most, of_most, s / of.total - ratio(t, p)), -of.log_q
+        return error(of.q, of.rest, t), -of.log_q
+    # d/dp = (s - t / q) / total, likewise
+    most, p = of.q > 0.5, measure(x)
+    s, others = (jnp.sum(y, axis=-1, keepdims=True) for y in (t, jnp.where(most, jnp.zeros_like(t), t)))
+    of_most = others - t * of.rest / jnp.where(most, of.q, jnp.ones_like(p))
+    return jnp.where(most, of_most / of.total, s / of.total - ratio(t, p)), -of.log_q
 
 
 categorical_crossentropy = Op(equation, forward, backward)

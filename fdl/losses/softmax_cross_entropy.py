@@ -50,16 +50,17 @@ def backward(residuals, dloss):
     z, others = shifted(logits, top), others[..., None]
     t = target.astype(z.dtype)
     # not exp(log p), which loses as many units of rounding as log p is large
-    dlogits = dloss[..., None] * error(jnp.exp(z) / (1 + others), others, t)
+    dlogits = dloss[..., None] * error(jnp.exp(z) / (1 + others), others / (1 + others), t)
     dtarget = -dloss[..., None] * (z - jnp.log1p(others))
     return dlogits.astype(logits.dtype), dtarget.astype(target.dtype)
 
 
-def error(p, others, t):
-    """s p - t, with s the sum of t. Where p > 1/2, with 1 - p = others / (1 + others): as (s - t) - s (1 - p), for p = 1 -
-    1e-9 would be rounded to 1."""
-    s = t.sum(axis=-1, keepdims=True)
-    return jnp.where(p > 0.5, (s - t) - s * (others / (1 + others)), s * p - t)
+def error(p, rest, t):
+    """s p - t, with s the sum of t and rest = 1 - p. Of a class that has most of p, as the t of the others less s rest: a p
+    of 1 - 1e-9 would be rounded to 1."""
+    most = p > 0.5
+    s, others = (jnp.sum(x, axis=-1, keepdims=True) for x in (t, jnp.where(most, jnp.zeros_like(t), t)))
+    return jnp.where(most, others - s * rest, s * p - t)
 
 
 def normaliser(logits):
