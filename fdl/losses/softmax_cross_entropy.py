@@ -74,7 +74,7 @@ def normaliser(logits):
 
 def shifted(logits, top):
     """logits - top; where top is +inf the infinite logits share the row, at 0, and the others are -inf."""
-    # one select per logit, which costs a small training step 0.1 us; all -inf: no distribution, NaN
+    # one select per logit: two cost a small training step 0.7 us of 8.5; all -inf: no distribution, NaN
     top = jnp.where(top == -jnp.inf, jnp.full_like(top, jnp.nan), top)[..., None]
     z = logits.astype(top.dtype)
     return jnp.where(z == jnp.inf, jnp.zeros_like(z), z - top)
