@@ -108,7 +108,8 @@ class Work:
 
 @dataclasses.dataclass
 class Row:
-    """One line of the table. `status` is "timed", "not installed", "unequal" or "failed"."""
+    """One line of the table. `status` is "timed", "not installed", "unequal" or "failed", and whatever else a benchmark that
+    does not time says; "unequal" and "failed" set the exit code."""
 
     work: str
     unit: str
