@@ -47,6 +47,7 @@ def value_and_grad(
     """
     require_model("backprop.value_and_grad", model)
     require_loss("backprop.value_and_grad", loss, gradient)
+    require_penalty("backprop.value_and_grad", penalty)
     run = _manual if gradient == "manual" else _autodiff
 
     def gradients(params, state, x, target, key=None, mask=None, weights=None, *, train=True):
@@ -99,7 +100,7 @@ def _manual(model, loss, penalty, params, state, x, target, key, mask, weights, 
     value, dy = _loss_and_error(loss, y, target, mask, weights)
     grads, _ = model.backward(residuals, dy)
     if penalty is not None:
-        cost, kept = penalty.forward(params)
+        cost, kept = penalty.recorded(params)
         (dparams,) = penalty.backward(kept, jnp.ones_like(cost))
         value = value + cost.astype(value.dtype)
         grads = jax.tree.map(jnp.add, grads, dparams)
@@ -108,7 +109,7 @@ def _manual(model, loss, penalty, params, state, x, target, key, mask, weights, 
 
 def _loss_and_error(loss, y, target, mask, weights):
     """The mean loss, and the error dC/dy at the model's output."""
-    values, of_loss = loss.forward(y, target)
+    values, of_loss = loss.recorded(y, target)
     value, of_mean = mean.forward(values, weights)
     dvalues, _ = mean.backward(of_mean, jnp.ones_like(value))
     dy, _ = loss.backward(of_loss, dvalues)
@@ -117,6 +118,7 @@ def _loss_and_error(loss, y, target, mask, weights):
 
 def _autodiff(model, loss, penalty, params, state, x, target, key, mask, weights, *, train):
     plain_loss = loss.equation if isinstance(loss, Op) else loss
+    _refuse_misfits(functools.partial(model.forward, train=train), loss, params, state, x, target, key, mask)
 
     def cost(params):
         y, new_state = model.equation(params, state, x, train=train, key=key, mask=mask)
@@ -125,6 +127,14 @@ def _autodiff(model, loss, penalty, params, state, x, target, key, mask, weights
         return (value if penalty is None else value + penalty.equation(params).astype(value.dtype)), new_state
 
     return jax.value_and_grad(cost, has_aux=True)(params)
+
+
+def _refuse_misfits(forward, loss, params, state, x, target, key, mask):
+    """The equations have no door, and would broadcast: what they get goes through that of the fast path, as shapes."""
+    y, _, _ = jax.eval_shape(lambda *args: forward(*args, key=key, mask=mask), params, state, x)
+    values = jax.eval_shape(lambda *args: loss.forward(*args)[0] if isinstance(loss, Op) else loss(*args), y, target)
+    if values.shape[:1] != x.shape[:1]:
+        refuse("backprop", f"the loss returned {shown(values)} for {x.shape[0]} examples; wanted one value per example")
 
 
 def counted(x: Any, target: Any, mask: Any, weights: Any) -> tuple[Any, Any, Any]:
@@ -140,6 +150,8 @@ def counted(x: Any, target: Any, mask: Any, weights: Any) -> tuple[Any, Any, Any
         refuse("backprop", f"x is {shown(x)}: the batch is empty and its mean is undefined; leave empty batches out")
     if weights is None:
         return _where_counted(mask, target), mask, None if mask is None else mask.astype(jnp.float32)
+    if weights.ndim > 2 or weights.shape != x.shape[: weights.ndim]:
+        refuse("backprop", f"weights is {shown(weights)} and x is {shown(x)}: wanted [N] or, for sequences, [N, T]")
     counts = weights != 0
     if mask is not None:
         counts = _padded(mask, weights.ndim) & _padded(counts, mask.ndim)
@@ -180,6 +192,11 @@ def _padded(array: Any, rank: int) -> Any:
 def require_model(where: str, model: Any) -> None:
     if not isinstance(model, Layer):
         refuse_type(where, f"model is {shown(model)}, wanted an fdl.Layer such as fdl.serial(...)")
+
+
+def require_penalty(where: str, penalty: Any) -> None:
+    if penalty is not None and not isinstance(penalty, Op):
+        refuse_type(where, f"penalty is {shown(penalty)}, wanted an Op such as fdl.regularizers.l2(1e-4)")
 
 
 def require_loss(where: str, loss: Any, gradient: str) -> None:

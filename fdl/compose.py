@@ -78,8 +78,8 @@ def _named(where: str, layers: tuple, named_layers: dict[str, Layer]) -> Named:
     for name, _ in children:
         if name in seen:
             refuse(where, f"two layers are named {name!r}; give one of them another name")
-        if "/" in name:
-            refuse(where, f"the name {name!r} holds a slash, which separates nested names; leave it out")
+        if not name or "/" in name:
+            refuse(where, f"the name {name!r} is empty or holds a slash, which separates nested names; give another")
         seen.add(name)
     return children
 
@@ -123,7 +123,8 @@ def _run_child(
 def _backward_child(name: str, layer: Layer, residuals: Any, dy: Any, dparams: Params, deltas: dict | None):
     """One child's backward: its gradients go into `dparams`, the errors inside it into `deltas`."""
     inner = {} if deltas is not None and layer.layers else None
-    gradient, dx = layer.backward(residuals[name], dy, deltas=inner)
+    with inside_layer(name):
+        gradient, dx = layer.backward(residuals[name], dy, deltas=inner)
     if gradient:
         dparams[name] = gradient
     if deltas is not None:
@@ -131,14 +132,14 @@ def _backward_child(name: str, layer: Layer, residuals: Any, dy: Any, dparams: P
     return dx
 
 
-def _check_names(where: str, layers: Named, params: Params) -> None:
-    if not isinstance(params, dict):
-        refuse_type(where, f"params is {shown(params)}, wanted the dict that init returned")
-    unknown = sorted(set(params) - {name for name, _ in layers})
-    if unknown:
-        refuse(
-            where, f"params has {unknown[0]!r}, which is no layer here; the layers are {[name for name, _ in layers]}"
-        )
+def _check_names(where: str, layers: Named, params: Params, state: State) -> None:
+    names = [name for name, _ in layers]
+    for what, tree in (("params", params), ("state", state)):
+        if not isinstance(tree, dict):
+            refuse_type(where, f"{what} is {shown(tree)}, wanted the dict that init returned")
+        unknown = sorted(set(tree) - set(names))
+        if unknown:
+            refuse(where, f"{what} has {unknown[0]!r}, which is no layer here; the layers are {names}")
 
 
 # ---- serial ----
@@ -159,7 +160,7 @@ def _run_chain(walk: Pass, params: Params, state: State, x: Any, *, layers: Name
 
 
 def _run_serial(walk: Pass, params: Params, state: State, x: Any, *, layers: Named) -> tuple[Any, State, Any]:
-    _check_names("serial", layers, params)
+    _check_names("serial", layers, params, state)
     return _run_chain(walk, params, state, x, layers=layers)
 
 
@@ -186,7 +187,7 @@ def _init_residual(key: Any, spec: Any, dtype: Any, *, layers: Named, shortcut: 
 
 
 def _run_residual(walk: Pass, params: Params, state: State, x: Any, *, layers: Named, shortcut: bool):
-    _check_names("residual", layers, params)
+    _check_names("residual", layers, params, state)
     chain, side = _split_shortcut(layers, shortcut)
     y, new_state, residuals = _run_chain(walk, params, state, x, layers=chain)
     for name, layer in side:
@@ -216,7 +217,7 @@ def _init_parallel(key: Any, spec: Any, dtype: Any, *, layers: Named, combine: s
 
 
 def _run_parallel(walk: Pass, params: Params, state: State, x: Any, *, layers: Named, combine: str):
-    _check_names("parallel", layers, params)
+    _check_names("parallel", layers, params, state)
     new_state, residuals = {}, {}
     ys = [
         _run_child(walk, index, name, layer, params, state, x, new_state, residuals)

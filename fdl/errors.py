@@ -116,6 +116,8 @@ def require_key(where: str, key: Any, remedy: str) -> None:
     is_key = hasattr(key, "dtype") and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32)
     if not is_key:
         refuse_type(where, f"key is {shown(key)}, wanted a PRNG key; make one with jax.random.key(0)")
+    if key.shape != (() if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else (2,)):
+        refuse(where, f"key is {shown(key)}, wanted one key; pass one of them, keys[0]")
 
 
 def require_number(
@@ -127,6 +129,8 @@ def require_number(
     """
     if isinstance(value, bool) or not (isinstance(value, int | float) or (is_array(value) and value.ndim == 0)):
         refuse_type(where, f"{name} is {shown(value)}, wanted a number; {remedy}")
+    if is_array(value) and not isinstance(value, jax.core.Tracer):
+        value = value.item()
     if isinstance(value, int | float) and not (low < value < high if exclusive else low <= value <= high):
         less = "<" if exclusive else "<="
         refuse(where, f"{name} is {value}, wanted {low} {less} {name} {less} {high}; {remedy}")

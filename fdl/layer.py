@@ -74,7 +74,7 @@ def _plain(op: Op, *args: Any, **options: Any) -> tuple[Any, Any]:
 
 
 def _kept(op: Op, *args: Any, **options: Any) -> tuple[Any, Any]:
-    return op.forward(*args, **options)
+    return op.recorded(*args, **options)
 
 
 @jax.tree_util.register_static
@@ -147,6 +147,11 @@ class Layer:
         spec = input_spec(self.name, shape, dtype)
         if dtype is None:
             dtype = spec.dtype if jnp.issubdtype(spec.dtype, jnp.floating) else jnp.dtype(jnp.float32)
+        if 0 in spec.shape or not jnp.issubdtype(dtype, jnp.floating):
+            refuse(
+                f"{self.name}.init",
+                f"got the shape {spec.shape} and the dtype {dtype}, wanted sizes of at least 1 and a float",
+            )
         output_spec(self, spec, jnp.dtype(dtype))  # shapes that do not fit are refused here, before any training
         return _initialise(self, key, spec, jnp.dtype(dtype))
 
@@ -175,6 +180,9 @@ class Layer:
         require_array(self.name, "x", x)
         if x.ndim == 0:
             refuse(self.name, "x has shape [], wanted a batch axis first: x[None] makes a batch of one")
+        for name, tree in (("params", params), ("state", state)):
+            if not isinstance(tree, dict):
+                refuse_type(self.name, f"{name} is {shown(tree)}, wanted the dict that init returned")
         if train and self.stochastic:
             require_key(self.name, key, f"{self._first_stochastic()!r} draws at random in training: pass key=")
         if mask is None:

@@ -42,24 +42,27 @@ from fdl.errors import refuse, refuse_type, shown
 class Static:
     """A hashable fact that travels in a pytree without becoming an array: residuals cross `jit`, `scan`, `checkpoint`.
 
-    Two are equal when type and value are: 1, 1.0 and True make different programs.
+    Two are equal when types and values are, inside tuples too: 1, 1.0 and True make different programs.
     """
 
     def __init__(self, value: Any):
         self.value = value
 
-    def _key(self) -> tuple:
-        # 0.0 == -0.0 for Python, not for a program
-        return (type(self.value), self.value.hex() if isinstance(self.value, float) else self.value)
-
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Static) and self._key() == other._key()
+        return isinstance(other, Static) and _exactly(self.value) == _exactly(other.value)
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        return hash(_exactly(self.value))
 
     def __repr__(self) -> str:
         return f"Static({self.value!r})"
+
+
+def _exactly(value: Any) -> tuple:
+    if isinstance(value, tuple):
+        return (type(value), *map(_exactly, value))
+    # 0.0 == -0.0 for Python, not for a program
+    return (type(value), value.hex() if isinstance(value, float) else value)
 
 
 class Operand:
@@ -182,12 +185,27 @@ class Op:
     def forward(self, *args: Any, **options: Any) -> tuple[Any, Any]:
         """(out, residuals): the value and what `backward` needs."""
         args, resolved = self._resolve(args, options)
-        return self._forward(*args, **_values(resolved))
+        return self._paired(self._forward(*args, **_values(resolved)))
+
+    def recorded(self, *args: Any, **options: Any) -> tuple[Any, "Recorded"]:
+        """As `forward`, but `backward` checks what it gets and returns against the arguments and the output of this call."""
+        args, resolved = self._resolve(args, options)
+        out, residuals = self._paired(self._forward(*args, **_values(resolved)))
+        return out, Recorded(residuals, Static(_Primals.of(args)), Static(_Primals.of((out,))))
 
     def backward(self, residuals: Any, dout: Any, **options: Any) -> tuple:
         """One cotangent per positional argument, for the cotangent `dout` of the output."""
-        options = _values(self._resolve_options(options))
-        return self._backward(residuals, dout, **self._of_backward(options))
+        pull = functools.partial(self._backward, **self._of_backward(_values(self._resolve_options(options))))
+        if not isinstance(residuals, Recorded):
+            return pull(residuals, dout)
+        residuals.output.value.check_cotangent(self, dout)
+        return residuals.arguments.value.pull_back(self, pull, residuals.kept, dout)
+
+    def _paired(self, result: Any) -> tuple[Any, Any]:
+        if not isinstance(result, tuple) or len(result) != 2:
+            got = f"a tuple of {len(result)}" if isinstance(result, tuple) else shown(result)
+            refuse_type(self.where, f"forward returned {got}, wanted (out, residuals); with nothing to keep, (out, ())")
+        return result
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         args, resolved = self._resolve(args, options)
@@ -261,10 +279,10 @@ def _fast_path(op: Op, static: tuple[tuple[str, Static], ...]) -> Callable:
 
     @jax.custom_vjp
     def primal(operands, *args):
-        return op._forward(*args, **fixed, **operands)[0]
+        return op._paired(op._forward(*args, **fixed, **operands))[0]
 
     def forward(operands, *args):
-        out, residuals = op._forward(*args, **fixed, **operands)
+        out, residuals = op._paired(op._forward(*args, **fixed, **operands))
         return out, (residuals, operands, Static(_Primals.of(args)))
 
     def backward(kept, dout):
@@ -327,6 +345,17 @@ class _Primals:
             return with_automatic_axes(run, specs)(residuals, dout)
         return run(residuals, dout)
 
+    def check_cotangent(self, op: Op, dout: Any) -> None:
+        """These are the outputs of an op: their cotangent has to be alike."""
+        got, structure = _flatten(dout)
+        if structure != self.structures[0]:
+            refuse(op.where, f"backward got a cotangent of structure {structure}, its output has {self.structures[0]}")
+        for value, leaf in zip(got, self.leaves[0], strict=True):
+            if leaf is None or not leaf.differentiable:
+                continue
+            if value is None or np.shape(value) != leaf.shape or jnp.result_type(value) != leaf.dtype:
+                refuse(op.where, f"backward got the cotangent {shown(value)}, its output is {leaf}; they must be alike")
+
     def _checked(self, op: Op, cotangents: Any) -> tuple:
         arguments = op.arguments + tuple(f"args[{i}]" for i in range(len(op.arguments), len(self.leaves)))
         names = arguments[: len(self.leaves)]
@@ -346,6 +375,16 @@ class _Primals:
             _checked_cotangent(op, name, cotangent, structure, leaves)
             for name, cotangent, structure, leaves in zip(names, cotangents, self.structures, self.leaves, strict=True)
         )
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["kept"], meta_fields=["arguments", "output"])
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """Residuals, and what the arguments and the output were that they belong to."""
+
+    kept: Any
+    arguments: Static
+    output: Static
 
 
 def _checked_cotangent(op: Op, name: str, cotangent: Any, structure: Any, leaves: tuple) -> Any:

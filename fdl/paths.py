@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdl.errors import refuse, require_array
+from fdl.errors import refuse, refuse_type, require_array, shown
 from fdl.layer import Layer, Params
 from fdl.layers.activations import ACTIVATIONS
 from fdl.op import Op
@@ -112,6 +112,8 @@ def paths(model: Layer, loss: Op, params: Params, x: Any, target: Any, *, weight
     one example, or more paths than `limit`.
     """
     where = "backprop.paths"
+    if not isinstance(loss, Op):
+        refuse_type(where, f"loss is {shown(loss)}, wanted an Op such as fdl.losses.mean_squared_error")
     x, target = _one_example(where, x, target)
     stages, dy = _stages(where, model, loss, params, x, target)
     start, (j, i) = _locate(where, stages, weight)
@@ -196,7 +198,9 @@ def _locate(where: str, stages: list[_Stage], weight: Any) -> tuple[int, tuple[i
     name, leaf, *index = weight
     start = names.index(name)
     sizes = {"w": stages[start].w.shape, "b": stages[start].w.shape[1:]}.get(leaf, ())
-    fits = len(index) == len(sizes) and all(0 <= n < size for n, size in zip(index, sizes, strict=True))
+    fits = len(index) == len(sizes) and all(
+        isinstance(n, int | np.integer) and 0 <= n < size for n, size in zip(index, sizes, strict=True)
+    )
     if not sizes or not fits:
         refuse(
             where,

@@ -262,3 +262,46 @@ def test_a_label_out_of_range_is_nan_in_value_and_gradient():
 def test_nan_in_the_data_is_nan_in_value_and_gradient():
     (value, _), grads = gradient(PARAMS, {}, X.at[2, 1].set(jnp.nan), T)
     assert jnp.isnan(value) and jnp.isnan(grads["dense_0"]["w"]).any()
+
+
+MODEL = fdl.serial(fdl.dense(3))
+LABELS = fdl.losses.softmax_cross_entropy_with_integer_labels
+
+
+@pytest.mark.parametrize("gradient", ["manual", "autodiff"])
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_outside_the_classes_is_nan_either_way(getkey, gradient, label):
+    params, state = MODEL.init(getkey(), (4,))
+    run = fdl.backprop.value_and_grad(MODEL, LABELS, gradient=gradient)
+    (value, _), grads = run(params, state, jnp.ones((2, 4), jnp.float32), jnp.asarray([0, label]))
+    assert jnp.isnan(value) and jnp.isnan(grads["dense_0"]["w"]).all()
+
+
+@pytest.mark.parametrize("gradient", ["manual", "autodiff"])
+def test_nothing_is_broadcast_either_way(getkey, gradient):
+    params, state = MODEL.init(getkey(), (4,))
+    run = fdl.backprop.value_and_grad(MODEL, fdl.losses.mean_squared_error, gradient=gradient)
+    x = jnp.ones((2, 4), jnp.float32)
+    with pytest.raises(fdl.errors.InputError, match="nothing is broadcast"):
+        run(params, state, x, jnp.ones((2, 1), jnp.float32))
+    with pytest.raises(fdl.errors.InputError, match="dense_0: got features 5, its weights want 4"):
+        run(params, state, jnp.ones((2, 5), jnp.float32), jnp.ones((2, 3), jnp.float32))
+    with pytest.raises(fdl.errors.InputTypeError, match="penalty is function"):
+        fdl.backprop.value_and_grad(MODEL, fdl.losses.mean_squared_error, lambda params: 0.0, gradient=gradient)
+
+
+def test_a_loss_of_the_whole_batch_is_refused(getkey):
+    params, state = MODEL.init(getkey(), (4,))
+    run = fdl.backprop.value_and_grad(MODEL, lambda p, t: jnp.mean((p - t) ** 2), gradient="autodiff")
+    with pytest.raises(fdl.errors.InputError, match="one value per example"):
+        run(params, state, jnp.ones((2, 4), jnp.float32), jnp.ones((2, 3), jnp.float32))
+
+
+@pytest.mark.parametrize("gradient", ["manual", "autodiff"])
+def test_a_batch_without_weight_is_0_either_way(getkey, gradient):
+    params, state = MODEL.init(getkey(), (4,))
+    run = fdl.backprop.value_and_grad(MODEL, LABELS, gradient=gradient)
+    (value, _), grads = run(
+        params, state, jnp.ones((2, 4), jnp.float32), jnp.asarray([0, 1]), None, None, jnp.zeros(2, jnp.float32)
+    )
+    assert value == 0 and (grads["dense_0"]["w"] == 0).all()

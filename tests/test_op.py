@@ -237,3 +237,49 @@ def test_names():
     assert Op(lambda x: x, lambda x: (x, None), lambda r, d: (d,)).name == "op"
     assert repr(cube.bind(gain=1.0)) == "Op(cube, gain=1.0)"
     assert cube.arguments == ("params", "x")
+
+
+def test_a_forward_without_residuals_is_refused():
+    op = fdl.Op(lambda x: x * 2, lambda x: x * 2, lambda r, dy: (dy * 2,), name="forgot")
+    for call in (op, op.forward, jax.grad(lambda x: op(x).sum())):
+        with pytest.raises(fdl.errors.InputTypeError, match=r"'forgot': forward returned .*wanted \(out, residuals\)"):
+            call(jnp.ones((2, 2)))
+
+
+def test_options_that_differ_inside_a_tuple_make_different_programs():
+    op = fdl.Op(
+        lambda x, *, p=(1.0,): x / p[0], lambda x, *, p: (x / p[0], ()), lambda r, d, *, p: (d / p[0],), name="d"
+    )
+    assert op(jnp.ones(3), p=(0.0,))[0] == jnp.inf and op(jnp.ones(3), p=(-0.0,))[0] == -jnp.inf
+
+
+FAULTS = {
+    "shape": (lambda r, d: ({"s": (d * r[1]).sum()}, d), r"dparams\['s'\] with shape \[\]"),
+    "dtype": (lambda r, d: ({"s": (d * r[1]).sum(0).astype(jnp.float16)}, d), "with dtype float16"),
+    "structure": (lambda r, d: ({"q": (d * r[1]).sum(0)}, d), "with structure"),
+    "count": (lambda r, d: (d,), r"returned 1 cotangent\(s\) for 2"),
+    "none": (lambda r, d: (None, d), "dparams"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_backward_is_refused_by_hand_too(fault):
+    """Backprop by hand calls it directly, not through custom_vjp."""
+    backward, message = FAULTS[fault]
+    forward = lambda params, x: (x * params["s"][None], (params, x))
+    op = fdl.Op(lambda params, x: x * params["s"][None], forward, backward, name="scale")
+    layer = fdl.Layer.from_op("scale", op, lambda key, spec, dtype: {"s": jnp.ones(spec.shape, dtype)})
+    model, x = fdl.serial(fdl.dense(3), layer), jnp.ones((2, 4), jnp.float32)
+    params, state = model.init(jax.random.key(0), (4,), jnp.float32)
+    mse = fdl.losses.mean_squared_error
+    with pytest.raises((fdl.errors.InputError, fdl.errors.InputTypeError), match=f"scale_1: .*{message}"):
+        fdl.backprop.value_and_grad(model, mse)(params, state, x, jnp.zeros((2, 3), jnp.float32))
+
+
+def test_a_cotangent_unlike_the_output_is_refused_by_hand():
+    model = fdl.serial(fdl.dense(3))
+    params, state = model.init(jax.random.key(0), (4,), jnp.float32)
+    _, _, residuals = model.forward(params, state, jnp.ones((2, 4), jnp.float32))
+    for dy in (jnp.ones((2, 4), jnp.float32), jnp.ones((2, 3), jnp.float16)):
+        with pytest.raises(fdl.errors.InputError, match="dense_0: .*its output is float32"):
+            model.backward(residuals, dy)

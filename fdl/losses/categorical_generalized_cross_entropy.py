@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from fdl.errors import refuse, require_float, require_integer, require_number, require_rank_at_least
 from fdl.losses._per_example import times, widened
 from fdl.losses._probabilities import probability
+from fdl.losses.softmax_cross_entropy_with_integer_labels import one_if_class
 from fdl.losses.sparse_categorical_crossentropy import one_hot
 from fdl.op import Op
 
@@ -34,7 +35,7 @@ from fdl.op import Op
 def equation(pred, target, *, q=0.5):
     hit = target[..., None] == jnp.arange(pred.shape[-1], dtype=target.dtype)[(None,) * target.ndim]
     p, q = jnp.sum(pred * hit.astype(pred.dtype), axis=-1), jnp.asarray(q, pred.dtype)
-    return (1 - p**q) / q
+    return (1 - p**q) / q * one_if_class(target, pred)
 
 
 def forward(pred, target, *, q):

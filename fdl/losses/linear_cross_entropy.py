@@ -37,7 +37,7 @@ import jax.numpy as jnp
 
 from fdl.errors import refuse, require_array, require_float, require_integer, require_number, require_same_dtype
 from fdl.losses._per_example import times
-from fdl.losses.softmax_cross_entropy_with_integer_labels import indices
+from fdl.losses.softmax_cross_entropy_with_integer_labels import indices, one_if_class
 from fdl.op import Op, accumulator
 
 
@@ -49,8 +49,12 @@ def equation(x, w, target, bias=None, weights=None, *, ignore_index=None, label_
     hit = jax.nn.one_hot(target, w.shape[1], dtype=logits.dtype)
     wanted = (1 - label_smoothing) * hit + label_smoothing / w.shape[1]
     loss = lse - jnp.sum(wanted * logits, axis=-1) + z_loss * lse**2
-    if ignore_index is not None:
-        loss = jnp.where(target == ignore_index, 0.0, loss)
+    if ignore_index is None:
+        loss = loss * one_if_class(target, logits)
+    else:
+        counts = target != ignore_index
+        known = one_if_class(jnp.where(counts, target, jnp.zeros_like(target)), logits)
+        loss = jnp.where(counts, loss * known, 0.0)
     return loss if weights is None else weights.astype(loss.dtype) * loss
 
 

@@ -30,7 +30,8 @@ def equation(values, weights=None):
     if weights is None:
         return jnp.mean(values)
     weights = aligned(values, weights)
-    return jnp.sum(weights * values) / jnp.sum(weights)
+    total = jnp.sum(weights)
+    return jnp.sum(weights * values) / jnp.where(total == 0, jnp.ones_like(total), total)  # nothing counts: 0
 
 
 def forward(values, weights=None):

@@ -35,7 +35,8 @@ from fdl.op import Op, accumulator
 
 def equation(logits, labels):
     log_total = jnp.log(jnp.sum(jnp.exp(logits), axis=-1))
-    return log_total - jnp.sum(logits * _hit(logits, labels).astype(logits.dtype), axis=-1)
+    loss = log_total - jnp.sum(logits * _hit(logits, labels).astype(logits.dtype), axis=-1)
+    return loss * one_if_class(labels, logits)
 
 
 def forward(logits, labels):
@@ -80,6 +81,12 @@ def _other_shares(logits, labels, top):
 def indices(labels):
     """Labels as integers that can count to any V: 8-bit ones would wrap at 256."""
     return labels.astype(jnp.int64 if labels.dtype.itemsize == 8 else jnp.int32)
+
+
+def one_if_class(labels, logits):
+    """1, and NaN for a label outside [0, V): the factor of a formula that would give it a number."""
+    one = jnp.ones(labels.shape, logits.dtype)
+    return jnp.where(_valid(logits, labels), one, jnp.full_like(one, jnp.nan))
 
 
 def _hit(logits, labels):

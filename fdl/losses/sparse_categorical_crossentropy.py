@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from fdl.errors import refuse, refuse_type, require_axis, require_bool, require_float, require_integer, shown
 from fdl.losses._per_example import times, widened
 from fdl.losses.categorical_crossentropy import slopes, value
+from fdl.losses.softmax_cross_entropy_with_integer_labels import one_if_class
 from fdl.op import Op
 
 WHERE = "sparse_categorical_crossentropy"
@@ -38,7 +39,11 @@ def equation(pred, target, *, from_logits=False, ignore_class=None, axis=-1):
     log_q = jnp.moveaxis(jnp.log(p / jnp.sum(p, axis=axis, keepdims=True)), axis, -1)
     hit = target[..., None] == jnp.arange(log_q.shape[-1], dtype=target.dtype)[(None,) * target.ndim]
     loss = -jnp.sum(hit.astype(log_q.dtype) * log_q, axis=-1)
-    return loss if ignore_class is None else loss * (target != ignore_class).astype(loss.dtype)
+    if ignore_class is None:
+        return loss * one_if_class(target, log_q)
+    counts = target != ignore_class
+    known = one_if_class(jnp.where(counts, target, jnp.zeros_like(target)), log_q)
+    return loss * known * counts.astype(loss.dtype)
 
 
 def forward(pred, target, *, from_logits, ignore_class, axis):

@@ -11,15 +11,20 @@ from fdl.backprop import require_loss, require_model
 from fdl.errors import refuse, refuse_type, require_array, shown
 from fdl.layer import Layer
 from fdl.losses.mean import mean
+from fdl.losses.softmax_cross_entropy_with_integer_labels import indices
 from fdl.op import Op
 
 Metric = Callable[[Any, Any], Any]
 
 
 def accuracy(pred: Any, target: Any) -> jax.Array:
-    """1 where the largest output is the label (or the largest entry of a target distribution), else 0: one per example."""
+    """1 where the largest output is the label (or the largest entry of a target distribution), else 0: one per example.
+
+    NaN where an output is NaN, or the label no class."""
     labels = target if jnp.issubdtype(target.dtype, jnp.integer) else jnp.argmax(target, axis=-1)
-    return (jnp.argmax(pred, axis=-1).astype(labels.dtype) == labels).astype(jnp.float32)
+    right = (jnp.argmax(pred, axis=-1).astype(labels.dtype) == labels).astype(jnp.float32)
+    unknown = jnp.isnan(pred).any(axis=-1) | (labels < 0) | (indices(labels) >= pred.shape[-1])
+    return jnp.where(unknown, jnp.full_like(right, jnp.nan), right)
 
 
 _METRICS: dict[str, Metric] = {"accuracy": accuracy}
@@ -43,6 +48,8 @@ def evaluate(
     require_model("train.evaluate", model)
     require_loss("train.evaluate", loss, "autodiff")
     x, target = checked_data("train.evaluate", data)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        refuse("train.evaluate", f"batch_size is {batch_size!r}, wanted a whole number of at least 1")
     return _program(model, loss, checked_metrics("train.evaluate", metrics, target), batch_size)(
         params, state, x, target
     )

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdl.backprop import require_loss, require_model
-from fdl.errors import refuse, refuse_type, require_key, shown
+from fdl.backprop import require_loss, require_model, require_penalty
+from fdl.errors import refuse, refuse_type, require_array, require_key, shown
 from fdl.layer import Layer, Params, State
 from fdl.op import Op
 from fdl.train.evaluate import Metric, checked_data, checked_metrics, evaluate
@@ -61,7 +61,8 @@ def fit(
     the initial parameters, the order of the examples and every random draw. steps: train for so many instead of `epochs`.
     The last partial batch of an epoch is padded and masked: every example counts once, with equal weight in its batch.
     weights: [N], one per example; what weighs 0 contributes exactly 0. gradient: "manual", or "autodiff" for `jax.grad` of
-    the equations. metrics: see `evaluate`; measured on `valid`.
+    the plain equations, which overflow where textbook formulas do (exp of logits above 88 in float32).
+    metrics: see `evaluate`; measured on `valid`.
     params, state: where to start, instead of `model.init(key, ...)`.
 
     The loss in the history is the mean over the epoch, while the parameters move; a loss that is not finite ends the run
@@ -75,11 +76,17 @@ def fit(
         refuse_type(
             "train.fit", f"optimizer is {shown(optimizer)}, wanted an optax transformation such as optax.sgd(0.1)"
         )
+    require_penalty("train.fit", penalty)
     x, target = checked_data("train.fit", data)
-    _require_finite(x, target, weights)
-    weights = None if weights is None else jnp.asarray(weights)
+    if weights is not None:
+        require_array("train.fit", "weights", weights)
+        if weights.ndim == 0 or weights.shape[0] != x.shape[0]:
+            refuse("train.fit", f"weights is {shown(weights)} and x is {shown(x)}: wanted one weight per example")
+        weights = jnp.asarray(weights)
+    _require_finite("train.fit", x, target, weights)
     if valid is not None:
         valid = checked_data("train.fit(valid)", valid)
+        _require_finite("train.fit(valid)", *valid, None)
     measured = tuple(metric for _, metric in checked_metrics("train.fit", metrics, target))
     for name, number in (("epochs", epochs), ("batch_size", batch_size), ("steps", 1 if steps is None else steps)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
@@ -119,13 +126,16 @@ def fit(
             if not math.isfinite(losses[-1]):
                 warnings.warn(
                     f"train.fit: the loss became {losses[-1]} in epoch {epoch} (by step {done}); stopped. Lower the "
-                    "learning rate, or look for a label outside the classes",
+                    f"learning rate, or look for a label outside the classes{_OVERFLOW if gradient == 'autodiff' else ''}",
                     RuntimeWarning,
                     stacklevel=2,
                 )
                 break
     curves = {name: np.asarray(values) for name, values in history.items()}
     return Result(carry.params, carry.state, curves, carry.opt_state, done)
+
+
+_OVERFLOW = ', or ask for gradient="manual": the plain equations overflow at large logits'
 
 
 class _Pace:
@@ -147,7 +157,7 @@ class _Pace:
         self._since = now
 
 
-def _require_finite(x: Any, target: Any, weights: Any) -> None:
+def _require_finite(where: str, x: Any, target: Any, weights: Any) -> None:
     """NaN and infinities in the data are refused before the first step, unless their example weighs 0."""
     for name, array in (("x", x), ("target", target), ("weights", weights)):
         if array is None or not jnp.issubdtype(array.dtype, jnp.inexact):
@@ -155,9 +165,9 @@ def _require_finite(x: Any, target: Any, weights: Any) -> None:
         bad, first = _not_finite(array, None if name == "weights" else weights)
         if bad:
             refuse(
-                "train.fit",
+                where,
                 f"{name} holds NaN or infinity in {int(bad)} example(s), first in {name}[{int(first)}]; "
-                "clean the data, or give these examples the weight 0",
+                "clean the data, or give these examples the weight 0 in training",
             )
 
 

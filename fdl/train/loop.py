@@ -76,9 +76,9 @@ def epochs_program(
 ):
     """The compiled loop: (carry, x, target, weights, key, first, epochs) -> (carry, losses [MOST_EPOCHS], how many ran).
 
-    Runs `epochs` epochs from the epoch `first` on, and stops early after one whose loss is not finite. A loss is the mean over
-    the epoch's examples. steps: how many of an epoch's batches to run. The same arguments give the same compiled program
-    again. `carry` is donated.
+    Runs `epochs` epochs from the epoch `first` on, and stops early after one whose loss is not finite. A loss is the mean
+    over the epoch's examples, weighted as they are. steps: how many of an epoch's batches to run. The same arguments give
+    the same compiled program again. `carry` is donated.
     """
     step = make_step(model, loss, optimizer, penalty, gradient)
 
@@ -94,8 +94,7 @@ def epochs_program(
 
         first = jax.tree.map(lambda a: a[:steps], (indices, mask))
         carry, values = jax.lax.scan(body, carry, first)
-        counted = None if mask is None else first[1].sum(axis=1).astype(values.dtype)
-        return carry, mean.forward(values, counted)[0]
+        return carry, mean.forward(values, _weights_of_batches(weights, *first, values.dtype))[0]
 
     def run(carry, x, target, weights, key, first, epochs):
         def goes_on(kept):
@@ -111,6 +110,16 @@ def epochs_program(
         return jax.lax.while_loop(goes_on, body, (carry, jnp.zeros(MOST_EPOCHS, value.dtype), 0))
 
     return jax.jit(run, donate_argnums=0, compiler_options=cpu_options())
+
+
+def _weights_of_batches(weights, indices, mask, dtype):
+    """What each batch counts in the epoch: its number of examples, or their weights; None if all count alike."""
+    if weights is None:
+        return None if mask is None else mask.sum(axis=1).astype(dtype)
+    rows = _rows(weights, indices).astype(dtype)  # [steps, N, ...]
+    if mask is not None:
+        rows = jnp.where(mask.reshape(mask.shape + (1,) * (rows.ndim - 2)), rows, jnp.zeros((), dtype))
+    return rows.reshape(rows.shape[0], -1).sum(axis=1)
 
 
 def _rows(array: jax.Array, rows: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ class Progress:
         self._total = total_steps
         self._started = self._last_line = time.perf_counter()
         self._done = 0
+        self._timed_from = (self._started, 0)  # (time, steps): after the first call, which compiles
         self._bar: Any = None
         self._task: Any = None
 
@@ -49,7 +50,10 @@ class Progress:
         first = self._done == 0
         self._done += steps
         now = time.perf_counter()
-        rate = self._done / max(now - self._started, 1e-9)
+        since, before = self._timed_from
+        rate = (self._done - before) / max(now - since, 1e-9)
+        if first:
+            self._timed_from = (now, self._done)
         text = "  ".join([*(f"{name} {value:.4g}" for name, value in figures.items()), f"{rate:,.0f} steps/s"])
         if self._bar is not None:
             self._bar.update(self._task, advance=steps, description=text)
