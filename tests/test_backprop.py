@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import fdl
+from fdl.errors import InputError, InputTypeError
 
 CE = fdl.losses.softmax_cross_entropy_with_integer_labels
 MSE = fdl.losses.mean_squared_error
@@ -282,18 +283,19 @@ def test_nothing_is_broadcast_either_way(getkey, gradient):
     params, state = MODEL.init(getkey(), (4,))
     run = fdl.backprop.value_and_grad(MODEL, fdl.losses.mean_squared_error, gradient=gradient)
     x = jnp.ones((2, 4), jnp.float32)
-    with pytest.raises(fdl.errors.InputError, match="nothing is broadcast"):
+    with pytest.raises(InputError, match="nothing is broadcast"):
         run(params, state, x, jnp.ones((2, 1), jnp.float32))
-    with pytest.raises(fdl.errors.InputError, match="dense_0: got features 5, its weights want 4"):
+    with pytest.raises(InputError, match="dense_0: got features 5, its weights want 4"):
         run(params, state, jnp.ones((2, 5), jnp.float32), jnp.ones((2, 3), jnp.float32))
-    with pytest.raises(fdl.errors.InputTypeError, match="penalty is function"):
-        fdl.backprop.value_and_grad(MODEL, fdl.losses.mean_squared_error, lambda params: 0.0, gradient=gradient)
+    with pytest.raises(InputTypeError, match="penalty is function"):
+        plain: Any = lambda params: 0.0
+        fdl.backprop.value_and_grad(MODEL, fdl.losses.mean_squared_error, plain, gradient=gradient)
 
 
 def test_a_loss_of_the_whole_batch_is_refused(getkey):
     params, state = MODEL.init(getkey(), (4,))
     run = fdl.backprop.value_and_grad(MODEL, lambda p, t: jnp.mean((p - t) ** 2), gradient="autodiff")
-    with pytest.raises(fdl.errors.InputError, match="one value per example"):
+    with pytest.raises(InputError, match="one value per example"):
         run(params, state, jnp.ones((2, 4), jnp.float32), jnp.ones((2, 3), jnp.float32))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fdl
+from fdl.errors import InputError, InputTypeError
 from fdl.op import Op, Static
 
 
@@ -242,7 +243,7 @@ def test_names():
 def test_a_forward_without_residuals_is_refused():
     op = fdl.Op(lambda x: x * 2, lambda x: x * 2, lambda r, dy: (dy * 2,), name="forgot")
     for call in (op, op.forward, jax.grad(lambda x: op(x).sum())):
-        with pytest.raises(fdl.errors.InputTypeError, match=r"'forgot': forward returned .*wanted \(out, residuals\)"):
+        with pytest.raises(InputTypeError, match=r"'forgot': forward returned .*wanted \(out, residuals\)"):
             call(jnp.ones((2, 2)))
 
 
@@ -272,7 +273,7 @@ def test_a_wrong_backward_is_refused_by_hand_too(fault):
     model, x = fdl.serial(fdl.dense(3), layer), jnp.ones((2, 4), jnp.float32)
     params, state = model.init(jax.random.key(0), (4,), jnp.float32)
     mse = fdl.losses.mean_squared_error
-    with pytest.raises((fdl.errors.InputError, fdl.errors.InputTypeError), match=f"scale_1: .*{message}"):
+    with pytest.raises((InputError, InputTypeError), match=f"scale_1: .*{message}"):
         fdl.backprop.value_and_grad(model, mse)(params, state, x, jnp.zeros((2, 3), jnp.float32))
 
 
@@ -281,5 +282,5 @@ def test_a_cotangent_unlike_the_output_is_refused_by_hand():
     params, state = model.init(jax.random.key(0), (4,), jnp.float32)
     _, _, residuals = model.forward(params, state, jnp.ones((2, 4), jnp.float32))
     for dy in (jnp.ones((2, 4), jnp.float32), jnp.ones((2, 3), jnp.float16)):
-        with pytest.raises(fdl.errors.InputError, match="dense_0: .*its output is float32"):
+        with pytest.raises(InputError, match="dense_0: .*its output is float32"):
             model.backward(residuals, dy)

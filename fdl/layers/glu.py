@@ -8,6 +8,9 @@ Backward. y[i] depends on a[i] and b[i] alone, and sigmoid' = sigmoid (1 - sigmo
 
 Where the gate is open (b large) the error reaches a undiminished: unlike in tanh(a) sigmoid(b), a does not saturate.
 
+Facts. No Lipschitz constant: the slope in b is a sigmoid'(b), as large as a. It saturates by b alone: sigmoid(b) < 0.01 shuts
+off a for b < -4.6, and the gate learns less than 0.04 of its best for |b| > 4.6. No dead region.
+
 Limits.
 | input                | y        | da       | db         | why                                                        |
 |----------------------|----------|----------|------------|------------------------------------------------------------|

@@ -10,6 +10,8 @@ Backward. y[n, c] depends on x[n, c] and, where that is not positive, on s[c], s
     dx[n, c] = dy[n, c] (1 if x[n, c] > 0 else s[c])
     ds[c]    = sum_n dy[n, c] min(x[n, c], 0)
 
+Facts. Lipschitz constant max(1, |s|). It does not saturate; x <= 0 is dead where s = 0.
+
 Limits.
 | input            | value     | dx           | ds           | why                                             |
 |------------------|-----------|--------------|--------------|-------------------------------------------------|

@@ -9,6 +9,10 @@ Backward. dp[v] / dx[u] = p[v] ([u == v] - p[u]) and dl[v] / dx[u] = [u == v] - 
 
 A constant added to x cancels: so the largest entry is subtracted first, and sum_u dx[u] = 0.
 
+Facts. The Jacobian diag(p) - p p^T of softmax has the norm 1/2 at most (at p = (1/2, 1/2)), that of log_softmax sqrt(V).
+softmax saturates: where one entry leads all others by L, every slope is at most (V - 1) exp(-L). It has no dead region, but
+float32 rounds p to 0 from L = 104 on. log_softmax does not saturate.
+
 Limits (the equation is the oracle where it is finite; these lines are the oracle elsewhere).
 | input                | softmax; gradient         | log_softmax; gradient           | why                             |
 |----------------------|---------------------------|---------------------------------|---------------------------------|

@@ -12,6 +12,8 @@ s the indicator of S
 
 softmax's rule with the uniform distribution on S for p. The function is piecewise linear: its second derivative is 0.
 
+Facts. A projection: the Jacobian's norm is 1 at most. Classes outside S are dead, and all are where one leads by 1 or more.
+
 Limits.
 | input                | value             | gradient       | why                                                  |
 |----------------------|-------------------|----------------|------------------------------------------------------|

@@ -94,7 +94,8 @@ def epochs_program(
 
         first = jax.tree.map(lambda a: a[:steps], (indices, mask))
         carry, values = jax.lax.scan(body, carry, first)
-        return carry, mean.forward(values, _weights_of_batches(weights, *first, values.dtype))[0]
+        rows, mask = first
+        return carry, mean.forward(values, _weights_of_batches(weights, rows, mask, values.dtype))[0]
 
     def run(carry, x, target, weights, key, first, epochs):
         def goes_on(kept):

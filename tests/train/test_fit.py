@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import fdl
+from fdl.errors import InputError, InputTypeError
 from fdl.train.fit import _Pace
 from fdl.train.loop import epoch_order
 
@@ -225,16 +226,16 @@ def test_the_loss_of_an_epoch_is_weighted_as_its_examples_are(blobs):
 
 @pytest.mark.parametrize("weights", [np.ones(74), np.ones(36), [1.0] * 50, np.float32(1), np.ones(0)])
 def test_weights_that_do_not_fit(blobs, weights):
-    with pytest.raises((fdl.errors.InputError, fdl.errors.InputTypeError), match="train.fit: weights is"):
+    with pytest.raises((InputError, InputTypeError), match="train.fit: weights is"):
         run(blobs, weights=weights)
 
 
 def test_nan_in_the_validation_data_is_refused_and_accuracy_of_nan_is_nan(blobs):
     x, y = blobs
-    with pytest.raises(fdl.errors.InputError, match=r"train.fit\(valid\): x holds NaN"):
+    with pytest.raises(InputError, match=r"train.fit\(valid\): x holds NaN"):
         run(blobs, valid=(np.where(np.arange(50)[:, None] == 3, np.nan, x).astype(np.float32), y))
     params, state = MODEL.init(KEY, (3,))
     for data in ((x * np.float32(np.nan), y), (x, np.full_like(y, 2)), (x, np.full_like(y, -1))):
         assert np.isnan(fdl.train.evaluate(MODEL, CE, params, state, data)["accuracy"])
-    with pytest.raises(fdl.errors.InputError, match="batch_size is 0"):
+    with pytest.raises(InputError, match="batch_size is 0"):
         fdl.train.evaluate(MODEL, CE, params, state, blobs, batch_size=0)

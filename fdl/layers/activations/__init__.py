@@ -6,6 +6,8 @@
 reader of gradients wants (`facts(**options)`: sup |f'|, where f' fades, where it is 0, kinks). `OPS[name]` is the Op,
 and `<name>(...)` makes the Layer.
 
+prelu, softmax, log_softmax, sparsemax and glu have parameters or mix units: each has a file of its own, with these facts.
+
 A new row: its equation in equations.py, f, f1 and f2 in stable.py, row and constructor here, its truth in the tests.
 
 Conventions.
