@@ -1,5 +1,7 @@
 """A limits table as a test: value and gradients at its inputs, eager and compiled; and second derivatives at single points."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,20 +9,23 @@ import numpy as np
 INF, NAN = np.inf, np.nan
 
 
-def assert_limits(loss, *rows, rtol=1e-6):
+def assert_limits(loss, *rows, rtol=1e-6, names=None):
     """rows: (the arguments of one example, its loss, a gradient or None per argument); a number stands for one output.
 
-    float32. Entries are compared to `rtol` of themselves or, if smaller than that, of the largest of their array.
+    float32, cotangents of both signs. Entries are compared to `rtol` of themselves or, if smaller than that, of the largest
+    of their array; a loss of None is not compared.
     """
     columns = [np.stack([_one(row[0][i]) for row in rows]) for i in range(len(rows[0][0]))]
-    args = tuple(jnp.asarray(x if x.shape[1:] else x) for x in columns)
+    args = tuple(map(jnp.asarray, columns))
+    signs = (-1.0) ** np.arange(len(rows))
+    dvalues = (signs * np.random.default_rng(len(rows)).uniform(0.5, 1.0, len(rows))).astype(np.float32)  # 3e38: finite
     for call in (loss, jax.jit(loss)):
         values, pull = jax.vjp(call, *args)
-        dvalues = np.random.default_rng(len(rows)).uniform(0.5, 1.0, len(rows)).astype(np.float32)  # 3e38 stays finite
         gradients = [dx if dx.dtype == jax.dtypes.float0 else _shares(dx, dvalues) for dx in pull(jnp.asarray(dvalues))]
         for i, (given, value, wanted) in enumerate(rows):
-            about = f"{loss} at {given}"
-            np.testing.assert_allclose(values[i], np.float32(value), rtol=rtol, err_msg=about)
+            about = f"{loss} at {names[i] if names else given}"
+            if value is not None:
+                np.testing.assert_allclose(values[i], np.float32(value), rtol=rtol, err_msg=about)
             for x, dx, want in zip(args, gradients, wanted, strict=True):
                 if want is None:
                     continue
@@ -28,6 +33,16 @@ def assert_limits(loss, *rows, rtol=1e-6):
                 want = np.broadcast_to(_one(want), x.shape[1:])
                 largest = np.abs(want[np.isfinite(want)]).max(initial=0)
                 np.testing.assert_allclose(dx[i], want, rtol=rtol, atol=rtol * largest, err_msg=about)
+
+
+def assert_rows(loss, rows, *, target_dtype=jnp.float32, rtol=1e-6, **options):
+    """The same of a loss of (pred, target). rows: {name: (pred, target, value, dpred) or (..., dtarget)}."""
+    labels = jnp.issubdtype(target_dtype, jnp.integer)
+    limits = []
+    for pred, target, value, *gradients in rows.values():
+        dpred, dtarget = (*gradients, None)[:2]
+        limits.append(((pred, jnp.asarray(target, target_dtype) if labels else target), value, (dpred, dtarget)))
+    assert_limits(functools.partial(loss, **options), *limits, rtol=rtol, names=list(rows))
 
 
 def _shares(dx, dvalues):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fdl
-from tests.losses.rows import INF, NAN, assert_rows
+from tests.losses.limits import INF, NAN, assert_rows
 
 CCE = fdl.losses.categorical_crossentropy
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fdl
-from tests.losses.rows import NAN, assert_rows
+from tests.losses.limits import NAN, assert_rows
 
 GCE = fdl.losses.categorical_generalized_cross_entropy
 

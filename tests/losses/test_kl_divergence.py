@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 
 import fdl
-from tests.losses.rows import INF, NAN, assert_rows
+from tests.losses.limits import INF, NAN, assert_rows
 
 CE, KL = fdl.losses.cross_entropy, fdl.losses.kl_divergence
 
