@@ -642,3 +642,11 @@ def test_what_the_reference_raises_is_raised_with_a_note():
     with pytest.raises(RuntimeError, match="no") as caught:
         check.gradients(jnp.sin, normal(1, 3), reference=broken)
     assert "raised by the reference" in caught.value.__notes__[0]
+
+
+def test_nothing_is_shown_without_a_floating_output():
+    x = normal(0, 5)
+    report = check.gradients(lambda x: None, x, reference=lambda x: None)
+    assert report.verdict == "undecided" and "no floating output" in str(report)
+    count = custom(lambda x: jnp.sum(x > 0), lambda x: (jnp.sum(x > 0), x), lambda r, d: (r * 1e9,))
+    assert check.gradients(count, x, reference=lambda x: jnp.sum(x > 0)).verdict == "undecided"
