@@ -1,0 +1,7 @@
+"""`python -m fdl`."""
+
+import sys
+
+from fdl.cli import main
+
+sys.exit(main())

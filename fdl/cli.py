@@ -1,0 +1,174 @@
+"""The command line: python -m fdl check PACKAGE.MODULE:NAME ...
+
+    python -m fdl check mylib.losses:huber --arg float32[7,3] --arg float32[7,3] --option delta=2.0
+    python -m fdl check mylib.losses:huber --reference mylib.losses:plain_huber --json
+
+The arguments of the candidate are drawn for each --arg: DTYPE[SIZE,...], standard normal for floats; integers are drawn below
+10, or below the limit in int32[7]<3. Without --arg they come from a function `example_args()` of the candidate's module: a
+tuple of arguments, or a dict of such tuples by name.
+
+The verdict is the exit code: 0 right, 1 wrong, 2 undecided or could not run.
+"""
+
+import argparse
+import ast
+import importlib
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RIGHT, WRONG, UNDECIDED = 0, 1, 2
+
+
+class _Unusable(Exception):
+    """Something on the command line that cannot be used: the message says what, and what was wanted."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fdl", description="Deep learning with every backward by hand.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="is a backward pass right?", description=_check.__doc__)
+    check.add_argument(
+        "candidate", metavar="PACKAGE.MODULE:NAME", help="an fdl.Op, or a function that JAX can differentiate"
+    )
+    check.add_argument("--reference", metavar="PACKAGE.MODULE:NAME", help="a plain function of the same arguments")
+    check.add_argument(
+        "--arg", action="append", default=[], metavar="DTYPE[SIZE,...]", help="an argument to draw, in order"
+    )
+    check.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a keyword option of both")
+    check.add_argument("--modes", choices=("quick", "default", "all"), default="default")
+    check.add_argument("--key", type=int, default=0, help="seed of the arguments and the cotangents (default: 0)")
+    check.add_argument("--json", action="store_true", help="print the report as JSON")
+    check.add_argument("--junit", metavar="FILE.xml", type=Path, help="write it for a CI server too")
+    settings = parser.parse_args(argv)
+    try:
+        return _check(settings)
+    except _Unusable as error:
+        print(f"fdl check: {error}", file=sys.stderr)
+    except Exception:
+        traceback.print_exc()
+    return UNDECIDED
+
+
+def _check(settings: argparse.Namespace) -> int:
+    """Compares the gradients of a function with those of a reference. Exit code: 0 right, 1 wrong, 2 undecided or could
+    not run."""
+    import jax
+
+    from fdl.check import gradients
+
+    candidate = _found(settings.candidate)
+    reference = _found(settings.reference) if settings.reference else None
+    args = tuple(_drawn(spec, settings.key, i) for i, spec in enumerate(settings.arg)) or _example(settings.candidate)
+    options = dict(map(_option, settings.option))
+    for place, function in ((settings.candidate, candidate), (settings.reference, reference)):
+        try:
+            if function is not None:
+                jax.eval_shape(lambda function=function: function(*args, **options))
+        except Exception as error:
+            raise _Unusable(
+                f"{place} cannot be called with these arguments: {type(error).__name__}: {error}"
+            ) from error
+    report = gradients(candidate, *args, reference=reference, options=options, modes=settings.modes, key=settings.key)
+    print(report.to_json(indent=2) if settings.json else report)
+    if settings.junit:
+        _write_junit(settings.junit, settings.candidate, report)
+    return {"right": RIGHT, "wrong": WRONG}.get(report.verdict, UNDECIDED)
+
+
+def _found(place: str) -> Any:
+    module_name, _, path = place.partition(":")
+    if not module_name or not path:
+        raise _Unusable(f"{place!r} is no place, wanted PACKAGE.MODULE:NAME such as mylib.losses:huber")
+    try:
+        found = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise _Unusable(f"there is no module {error.name!r}; run the command in the folder that holds it") from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            there = (
+                ", ".join(n for n in vars(found) if not n.startswith("_")) if hasattr(found, "__dict__") else "nothing"
+            )
+            raise _Unusable(f"{module_name} has no {path!r}; it has: {there}")
+        found = getattr(found, name)
+    return found
+
+
+def _drawn(spec: str, seed: int, place: int) -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    match = re.fullmatch(r"(\w+)\[\s*((?:\d+\s*,?\s*)*)\](?:<(\d+))?", spec)
+    try:
+        dtype = jnp.dtype(match[1]) if match else None
+    except TypeError:
+        dtype = None
+    if match is None or dtype is None:
+        raise _Unusable(
+            f"--arg {spec!r} is no argument, wanted a dtype and a shape: float32[7,3], int32[7]<10, float32[]"
+        )
+    shape = tuple(int(size) for size in re.findall(r"\d+", match[2]))
+    key = jax.random.fold_in(jax.random.key(seed), place)
+    with jax.enable_x64(dtype.itemsize == 8):
+        if jnp.issubdtype(dtype, jnp.floating):
+            return jax.random.normal(key, shape, jnp.float32).astype(dtype)
+        if dtype.kind == "b":
+            return jax.random.bernoulli(key, shape=shape)
+        if not jnp.issubdtype(dtype, jnp.integer):
+            raise _Unusable(f"--arg {spec!r}: {dtype} cannot be drawn, wanted floats, integers or bool")
+        return jax.random.randint(key, shape, 0, int(match[3] or 10)).astype(dtype)
+
+
+def _example(place: str) -> tuple:
+    module_name, _, path = place.partition(":")
+    make = getattr(importlib.import_module(module_name), "example_args", None)
+    if make is None:
+        raise _Unusable(
+            f"no arguments: give --arg for each, or {module_name} a function example_args() that returns them"
+        )
+    args = make()
+    if isinstance(args, dict):
+        if path not in args:
+            raise _Unusable(f"{module_name}.example_args() has {', '.join(args)}, and no {path!r}")
+        args = args[path]
+    return tuple(args) if isinstance(args, tuple | list) else (args,)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise _Unusable(f"--option {text!r} is no option, wanted NAME=VALUE such as delta=2.0")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _write_junit(path: Path, name: str, report: Any) -> None:
+    """One test case per array; an undecided one is skipped, not passed."""
+    from xml.etree import ElementTree
+
+    leaves = [leaf for leaf in report.leaves if leaf.quantity != "value"] or [None]
+    suite = ElementTree.Element("testsuite", name=f"fdl check {name}", tests=str(len(leaves)))
+    for leaf in leaves:
+        case = ElementTree.SubElement(suite, "testcase", classname=name, name=leaf.leaf if leaf else "gradient")
+        verdict = leaf.verdict if leaf else report.verdict
+        if verdict == "wrong" or (report.verdict == "wrong" and leaf is None):
+            ElementTree.SubElement(case, "failure", message=report.sentence).text = str(report)
+        elif verdict != "right":
+            ElementTree.SubElement(case, "skipped", message=leaf.note if leaf else report.sentence)
+    if report.verdict == "wrong" and not any(case.find("failure") is not None for case in suite):
+        case = ElementTree.SubElement(suite, "testcase", classname=name, name="verdict")
+        ElementTree.SubElement(case, "failure", message=report.sentence).text = str(report)
+    counts = {"failures": "failure", "skipped": "skipped"}
+    for attribute, tag in counts.items():
+        suite.set(attribute, str(sum(case.find(tag) is not None for case in suite)))
+    suite.set("tests", str(len(suite)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    ElementTree.ElementTree(suite).write(partial, encoding="utf-8", xml_declaration=True)
+    partial.replace(path)
