@@ -3,6 +3,7 @@
     report = fdl.check.gradients(op, params, x)             a function or an Op, at some arguments
     fdl.check.assert_gradients(op, params, x)               the same, as an exception
     report = fdl.check.layer(model, x)                      a whole Layer, leaf by leaf
+    report = fdl.check.mutants(op, params, x)               faults planted in a backward: would a test notice?
 
 | file           | what it answers                                                                    |
 |----------------|------------------------------------------------------------------------------------|
@@ -16,11 +17,16 @@
 | compare.py     | is an entry right, and what does a wrong array look like                            |
 | numerical.py   | what central differences can say where there is no reference                        |
 | ledger.py      | what all comparisons of an array add up to                                          |
+| paths.py       | what each intermediate value of a reference contributes to its gradient             |
+| terms.py       | which term of a wrong gradient is missing or wrong                                  |
+| mutants.py     | faults planted in a backward, and which of them a test kills                        |
+| plugin.py      | the fixture and the option for pytest                                               |
 | report.py      | what is told about it                                                               |
 """
 
 from fdl.check.gradients import GradientError, assert_gradients, gradients
 from fdl.check.layer import layer
+from fdl.check.mutants import Mutation, mutants
 from fdl.check.report import Failure, Report
 
-__all__ = ["Failure", "GradientError", "Report", "assert_gradients", "gradients", "layer"]
+__all__ = ["Failure", "GradientError", "Mutation", "Report", "assert_gradients", "gradients", "layer", "mutants"]

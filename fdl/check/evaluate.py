@@ -42,7 +42,9 @@ class Precision:
 
     def operands(self, point: Point) -> tuple[list, Any, Any]:
         carrier = np.float64 if self.x64 else np.float32
-        w = jax.tree.map(lambda x: x.astype(carrier), point.w)
+        w = jax.tree.map(
+            lambda x: jnp.asarray(x.astype(carrier)), point.w
+        )  # a backward may ask for a JAX array's methods
         if not self.wide:
             return [jnp.asarray(x) for x in point.active], point.fixed, w
         return [_widened(x) for x in point.active], jax.tree.map(_widened, point.fixed), w

@@ -13,7 +13,7 @@ from fdl.check.subject import Second, Subject
 
 _U64 = unit_roundoff(np.float64)
 _STEPS_ASIDE = (2.0**-24, 2.0**-32)  # by which arguments are moved to see a kink
-_WAYS_ASIDE = 16  # in 16 random directions one entry goes to one side only once in 30,000 times
+_WAYS_AT_RANDOM = 16  # in 16 random directions one entry goes to one side only once in 30,000 times
 
 
 class Standard:
@@ -79,7 +79,8 @@ class Standard:
         A jump is what stays when the arguments are moved 256 times less.
         """
         if id(point) not in self._kinks:
-            far, near = (self._around(point, step) for step in _STEPS_ASIDE)
+            ways = self._ways(point)
+            far, near = (self._around(point, step, ways) for step in _STEPS_ASIDE)
             found = []
             for t, *bounds in zip(self.truth(point).arrays, *far, *near, strict=True):
                 far_low, far_high, low, high = bounds
@@ -89,17 +90,25 @@ class Standard:
             self._kinks[id(point)] = found
         return self._kinks[id(point)]
 
-    def _around(self, point: Point, step: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """(lowest, highest) truth when every entry of the arguments is moved by +-step of its size."""
+    def _ways(self, point: Point) -> list[list]:
+        """How to move every entry: all up or all down, alike, most the first and most the last (of equal entries one then
+        leads, by the usual conventions), and at random."""
+        amounts = {
+            "alike": lambda x: np.ones(x.shape),
+            "first": lambda x: np.linspace(1.0, 0.5, x.size).reshape(x.shape),
+            "last": lambda x: np.linspace(0.5, 1.0, x.size).reshape(x.shape),
+        }
+        ways = [[sign * amount(x) for x in point.active] for amount in amounts.values() for sign in (1.0, -1.0)]
+        draw = lambda x: (self.rng.integers(0, 2, x.shape) * 2 - 1) * self.rng.uniform(0.5, 1.0, x.shape)
+        return ways + [[draw(x) for x in point.active] for _ in range(_WAYS_AT_RANDOM)]
+
+    def _around(self, point: Point, step: float, ways: list[list]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """(lowest, highest) truth when every entry of the arguments is moved by up to +-step of its size."""
         low = high = self.truth(point).arrays
         sizes = [_sizes(x) for x in point.active]
-        for attempt in range(_WAYS_ASIDE):
-            signs = [
-                1.0 - 2 * attempt if attempt < 2 else self.rng.integers(0, 2, x.shape) * 2.0 - 1 for x in point.active
-            ]
+        for way in ways:
             moved = [
-                x.astype(np.float64) + step * sign * size
-                for x, sign, size in zip(point.active, signs, sizes, strict=True)
+                x.astype(np.float64) + step * by * size for x, by, size in zip(point.active, way, sizes, strict=True)
             ]
             arrays = self.truth.near(point, moved).arrays
             low = [np.fmin(*pair) for pair in zip(low, arrays, strict=True)]

@@ -83,6 +83,17 @@ class Ledger:
             row.failure = self._failure(item, where, got, truth, wrong, ratio)
         self._learn(item, where, truth, natural)
 
+    def accused(self, way: str, modes: tuple[str, ...]) -> list[Item]:
+        """The gradients that are wrong in one of the modes."""
+        rows = ((item, where) for (item, where), row in self.rows.items() if row.failure is not None)
+        found = [item for item, where in rows if where.way == way and where.mode in modes and item.kind == "gradient"]
+        return list(dict.fromkeys(found))
+
+    def diagnose(self, item: Item, way: str, modes: tuple[str, ...], diagnosis: str) -> None:
+        for (known, where), row in self.rows.items():
+            if row.failure is not None and (known, where.way) == (item, way) and where.mode in modes:
+                row.failure = dataclasses.replace(row.failure, diagnosis=diagnosis)
+
     def add_numerical(self, item: Item, evidence: Evidence) -> None:
         """Central differences of one leaf, which decide where there is no reference."""
         where = Where("", "central differences", "float64")

@@ -26,6 +26,7 @@ class Failure:
     wrong: int = 0
     entries: int = 0
     pattern: str = ""
+    diagnosis: str = ""  # the wrong term: "100 % of the error in dx is a missing path through `mu`, coefficient -1.00"
 
     @property
     def path(self) -> str:
@@ -164,7 +165,8 @@ class Report:
         texts = []
         for group in groups.values():
             also = ", ".join(failure.place for failure in group[1:])
-            texts.append(f"{group[0]}" + (f"; also in {also}" if also else ""))
+            said = next((f"\n      {failure.diagnosis}" for failure in group if failure.diagnosis), "")
+            texts.append(f"{group[0]}" + (f"; also in {also}" if also else "") + said)
         more = [f"and {len(texts) - limit} more"] if len(texts) > limit else []
         return texts[:limit] + more
 

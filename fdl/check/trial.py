@@ -30,6 +30,7 @@ from fdl.check.subject import (
     Subject,
     parted,
 )
+from fdl.check.terms import Terms
 from fdl.errors import is_array
 
 MODES = {
@@ -44,6 +45,7 @@ _BATCHES: dict[str, Callable[[Subject], Subject]] = {
 }
 _SEEDS = {"quick": 1, "default": 3, "all": 3}
 _EXAMPLES = 3
+_EXPLAINED = ("float64", "eager", "jit")  # other modes run something else than the reference does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +119,7 @@ class Trial:
         self.notes: list[str] = []
         self._rng = np.random.default_rng(seed)
         self._examples_made: list[Point] = []
+        self._terms: Terms | None = None
 
         try:
             self._prepare(reference, candidates, roots)
@@ -129,7 +132,9 @@ class Trial:
         if numerically:
             self._examine_numerically(reference)
         for way, candidate in self._comparable.items():
-            self._examine(way, candidate)
+            judge = self._examine(way, candidate)
+            if not numerically:
+                self._diagnose(judge, reference)
 
     # ---- the reference, outputs and points ----
 
@@ -187,7 +192,7 @@ class Trial:
 
     # ---- modes ----
 
-    def _examine(self, way: str, candidate: Subject) -> None:
+    def _examine(self, way: str, candidate: Subject) -> Judge:
         judge = Judge(self.standard, way, candidate, self.points, self.ledger)
         self.notes += judge.notes
         modes = MODES[self.modes]
@@ -199,6 +204,24 @@ class Trial:
                 self._examine_mode(judge, mode)
             except Exception as error:
                 self.ledger.error(way, mode, f"raised {brief(error)}")
+        return judge
+
+    def _diagnose(self, judge: Judge, reference: Differentiated) -> None:
+        """Says which term of a wrong gradient is wrong, where that can be found out."""
+        items = self.ledger.accused(judge.way, _EXPLAINED)
+        if not items:
+            return
+        try:
+            run, points = judge.wide or Evaluation(judge.candidate, self.native), (self.points[0], self._examples()[1])
+            if self._terms is None:
+                self._terms = Terms(reference, self.standard.truth, points)
+            outcomes, values = [run(point).arrays for point in points], len(self.outputs.names)
+            for item in items:
+                place = self.layout.active.index(item.leaf)
+                said = self._terms.diagnosis(place, [arrays[values + place] for arrays in outcomes])
+                self.ledger.diagnose(item, judge.way, _EXPLAINED, said)
+        except Exception:  # a reference that cannot be taken apart is judged all the same
+            return
 
     def _examine_mode(self, judge: Judge, mode: str) -> None:
         candidate, first = judge.candidate, self.points[0]
@@ -238,6 +261,8 @@ def report_of(candidate: str, reference: str, trials: Sequence[Trial]) -> Report
     ledger = trials[0].ledger
     leaves, comparisons, failures = ledger.leaves, ledger.comparisons, ledger.failures
     verdict, sentence = _verdict(candidate, reference, leaves, comparisons, failures)
+    if verdict == RIGHT and not any(trial.outputs.pulled for trial in trials):
+        verdict, sentence = UNDECIDED, f"{candidate} has no floating output, so that no cotangent reached its backward"
     passed_on = tuple(dict.fromkeys(leaf for trial in trials for leaf in trial.layout.not_differentiated))
     notes = tuple(dict.fromkeys(note for trial in trials for note in trial.notes))
     return Report(candidate, reference, verdict, sentence, leaves, comparisons, failures, passed_on, notes)
@@ -276,5 +301,5 @@ def _accusation(
     only = f" in {first.place} alone" if len(rows) > len(alike) == 1 and first.mode not in ("float64", "eager") else ""
     names = " and ".join(accused[:2]) + (" and others" if len(accused) > 2 else "")
     return f"{candidate} gets the {first.quantity} of {names} wrong{of_all}{only}" + (
-        f": {first.message}" if first.message else ""
+        f": {first.message or first.diagnosis}" if first.message or first.diagnosis else ""
     )

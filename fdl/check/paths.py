@@ -1,0 +1,414 @@
+"""What each intermediate value of a function contributes to its gradient, and what the value is called.
+
+The gradient is a sum over paths from the output back to an argument. With a gate at the value m, which lets m through on the
+way forward and multiplies its cotangent by s on the way back,
+
+    contribution of the paths through m = gradient(s = 1) - gradient(s = 0)
+
+so stopping the gradient at m removes exactly what flows through it. A bypass is the other kind of site: y = f(x) goes forward
+as it is, and on the way back x gets s f'(x) dy + (1 - s) dy, so shutting it leaves the factor f'(x) out, or the mask of a relu
+or of a `where`. `Gated` is the gradient with a gate at every site: one
+program, whatever number of gates is shut. The function is a jaxpr, evaluated here with calls to jitted functions inlined and
+the bodies of loops entered; a gate inside a loop is shut in every step.
+
+A site is the result of an equation of the jaxpr (a node), one of several uses of a value (an edge: `x` has a direct path and
+one through the mean in x - mean(x)), or what a loop carries from step to step. Its name, best first:
+
+    `jax.ad_checkpoint.checkpoint_name`; the variable that the expression is assigned to, in the file of the function and then
+    in those of jax.nn and jax.scipy; the text of the expression. Edges and carries: the name of the value, and where it goes.
+
+Expressions are found through the traceback that JAX keeps with each equation: every frame has the columns of the call that
+was running. An expression's value is the last of the equations that ran inside it.
+"""
+
+import ast
+import dataclasses
+import linecache
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fdl.check.subject import Differentiated, Result
+
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+_SLOPE_ONE = frozenset(
+    """add add_any sub neg copy copy_p convert_element_type reduce_precision stop_gradient name optimization_barrier scan
+    while cond""".split()
+)
+_LONGEST = 48  # characters of an expression
+_JAX = os.path.dirname(jax.__file__) + os.sep
+_READABLE = tuple(_JAX + os.path.join("_src", part) + os.sep for part in ("nn", "scipy"))
+_FDL = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_MACHINERY = (_FDL + "check" + os.sep, _FDL + "op.py")  # calls functions that are asked about, and is none
+
+_MARKED, _VARIABLE, _VARIABLE_INSIDE, _EXPRESSION, _EXPRESSION_INSIDE, _EDGE, _BYPASS = range(7)
+
+Place = tuple[tuple[int, ...], str, int]  # the path of an equation into nested jaxprs, what of it, and which
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where a gradient can be stopped."""
+
+    place: Place
+    name: str
+    rank: int  # how good the name is; 0 is best
+    size: int  # entries of the value
+    line: int = 0
+
+    @property
+    def is_bypass(self) -> bool:
+        return self.place[1] == "bypass"
+
+
+# ---- the gradient with gates ----
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gated:
+    """The reference with gates, as a subject. `w` is (cotangents, s), with one s for each of `places`."""
+
+    reference: Differentiated
+    places: tuple[Place, ...]
+
+    def __call__(self, active: list, fixed: Any, w: Any) -> Result:
+        w, s = w
+        gates = {place: s[k] for k, place in enumerate(self.places)}
+
+        def outputs(active):
+            jaxpr = _traced(self.reference, active, fixed)
+            return _Gates(gates).evaluate(jaxpr, (), jax.tree.leaves((active, fixed)))
+
+        floats, pull = jax.vjp(outputs, active)
+        (gradients,) = pull([cotangent.astype(out.dtype) for cotangent, out in zip(w, floats, strict=True)])
+        return Result([], [], gradients)
+
+
+def sites(reference: Differentiated, active: list, fixed: Any) -> list[Site]:
+    """Everything in the reference at which a gate can be put and that has a name: best names first, then small values.
+
+    A mean and the same mean broadcast contribute the same; it is the mean that has the name one looks for.
+    """
+    jaxpr = _traced(reference, active, fixed)
+    names = list(reference.layout.active)
+    return sorted(_Sites().of(jaxpr.jaxpr, names), key=lambda site: (site.rank, site.size))
+
+
+def _traced(reference: Differentiated, active: list, fixed: Any) -> Any:
+    return jax.make_jaxpr(lambda active, fixed: reference.outputs(active, fixed)[0])(active, fixed)
+
+
+@jax.custom_vjp
+def _gate(x, s):
+    return x
+
+
+@jax.custom_vjp
+def _bypass(y, x, s):
+    return y
+
+
+_bypass.defvjp(lambda y, x, s: (y, s), lambda s, dy: (dy, dy * (1 - s).astype(dy.dtype), jnp.zeros_like(s)))
+_gate.defvjp(lambda x, s: (x, s), lambda s, dx: (dx * s.astype(dx.dtype), jnp.zeros_like(s)))
+
+
+class Interpreter:
+    """Evaluates a jaxpr. `hook` may change what goes into an equation ("in"), what comes out of it ("out"), and what a loop
+    takes over from the step before ("carry"); calls are inlined and the bodies of loops entered."""
+
+    def hook(self, path: tuple[int, ...], kind: str, values: list, equation: Any) -> list:
+        return values
+
+    def evaluate(self, jaxpr: Any, path: tuple[int, ...], args: Any) -> list:
+        jaxpr, consts = _opened(jaxpr)
+        values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+
+        def read(atom):
+            return atom.val if hasattr(atom, "val") else values[atom]
+
+        for place, equation in enumerate(jaxpr.eqns):
+            here = (*path, place)
+            ins = self.hook(here, "in", [read(atom) for atom in equation.invars], equation)
+            outs = self.hook(here, "out", self.apply(equation, here, ins), equation)
+            values.update(zip(equation.outvars, outs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def apply(self, equation: Any, path: tuple[int, ...], args: list) -> list:
+        name, params = equation.primitive.name, equation.params
+        if name in _CALLS and _CALLS[name] in params:
+            return self.evaluate(params[_CALLS[name]], path, args)
+        if name == "scan":
+            return self._scan(equation, path, args)
+        outs = equation.primitive.bind(*args, **equation.primitive.get_bind_params(params))
+        return list(outs) if equation.primitive.multiple_results else [outs]
+
+    def _scan(self, equation: Any, path: tuple[int, ...], args: list) -> list:
+        params = equation.params
+        consts, carries = params["num_consts"], params["num_carry"]
+        fixed, carry, xs = args[:consts], args[consts : consts + carries], args[consts + carries :]
+
+        def body(carry, x):
+            carry = self.hook(path, "carry", carry, equation)
+            outs = self.evaluate(params["jaxpr"], path, [*fixed, *carry, *x])
+            return outs[:carries], outs[carries:]
+
+        carry, ys = jax.lax.scan(body, carry, xs, length=params["length"], reverse=params["reverse"])
+        return [*carry, *ys]
+
+
+class _Gates(Interpreter):
+    def __init__(self, gates: dict[Place, Any]):
+        self.gates = gates
+
+    def hook(self, path: tuple[int, ...], kind: str, values: list, equation: Any) -> list:
+        gates = [self.gates.get((path, kind, place)) for place in range(len(values))]
+        return [x if gate is None else _gate(x, gate) for x, gate in zip(values, gates, strict=True)]
+
+    def apply(self, equation: Any, path: tuple[int, ...], args: list) -> list:
+        outs = super().apply(equation, path, self.hook(path, "bypass", args, equation))
+        for place, x in enumerate(args):
+            if (path, "bypass", place) in self.gates:
+                outs = [_bypass(outs[0], x, self.gates[path, "bypass", place])]
+        return outs
+
+
+def _opened(jaxpr: Any) -> tuple[Any, Any]:
+    """(jaxpr, consts) of a jaxpr that is closed or not."""
+    return (jaxpr.jaxpr, jaxpr.consts) if hasattr(jaxpr, "consts") else (jaxpr, ())
+
+
+# ---- what is there, and what it is called ----
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """An expression in a source file."""
+
+    file: str
+    start: tuple[int, int]
+    end: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Step:
+    """An equation, where it is, and the expressions it ran in, from the outermost call inwards."""
+
+    path: tuple[int, ...]
+    equation: Any
+    spans: tuple[_Span, ...]
+
+
+class _Sites:
+    def __init__(self):
+        self._sources = _Sources()
+        self._found: list[Site] = []
+        self._uses: list[tuple[_Step, int, Any]] = []  # uses of values that are used more than once
+        self._names: dict[Any, str] = {}  # of variables of the jaxpr
+
+    def of(self, jaxpr: Any, arguments: list[str]) -> list[Site]:
+        self._names.update(zip(jaxpr.invars, arguments, strict=False))
+        steps = list(self._steps(jaxpr, (), ()))
+        for step, following in zip(steps, [*steps[1:], None], strict=True):
+            self._add_nodes(step, following.spans if following else ())
+        for step in steps:
+            self._add_bypasses(step)
+        for step, place, variable in self._uses:
+            if variable in self._names:
+                where, line = self._text(step)
+                name = f"`{self._names[variable]}`" + (f" in `{where}`" if where else "")
+                self._found.append(Site((step.path, "in", place), name, _EDGE, variable.aval.size, line))
+        return self._found
+
+    def _steps(self, jaxpr: Any, path: tuple[int, ...], outer: tuple[_Span, ...]) -> Iterator[_Step]:
+        """The equations in the order in which they run; those of a call or a loop before the call or the loop."""
+        jaxpr, _ = _opened(jaxpr)
+        uses: dict[Any, int] = {}
+        for equation in jaxpr.eqns:
+            for atom in {atom for atom in equation.invars if not hasattr(atom, "val")}:
+                uses[atom] = uses.get(atom, 0) + 1
+        for place, equation in enumerate(jaxpr.eqns):
+            step = _Step((*path, place), equation, outer + _spans(equation))
+            yield from self._inside(step)
+            yield step
+            for number, atom in enumerate(equation.invars):
+                if _is_floating(atom) and uses.get(atom, 0) > 1:
+                    self._uses.append((step, number, atom))
+
+    def _inside(self, step: _Step) -> Iterator[_Step]:
+        name, params = step.equation.primitive.name, step.equation.params
+        if name in _CALLS and _CALLS[name] in params:
+            inner, _ = _opened(params[_CALLS[name]])
+            for own, atom in zip(inner.invars, step.equation.invars, strict=True):
+                if not hasattr(atom, "val") and atom in self._names:
+                    self._names[own] = self._names[atom]
+            yield from self._steps(inner, step.path, step.spans)
+        elif name == "scan":
+            inner, _ = _opened(params["jaxpr"])
+            consts, carries = params["num_consts"], params["num_carry"]
+            for own, atom in zip(inner.invars[:consts], step.equation.invars[:consts], strict=True):
+                if not hasattr(atom, "val") and atom in self._names:
+                    self._names[own] = self._names[atom]
+            for number, (own, called) in enumerate(zip(inner.invars, _argument_names(inner), strict=False)):
+                if called:
+                    self._names.setdefault(own, called)
+                if consts <= number < consts + carries and _is_floating(own):
+                    known = f"`{called}`" if called else "what the loop carries"
+                    name = f"{known} of the step before"
+                    self._found.append(Site((step.path, "carry", number - consts), name, _EDGE, own.aval.size))
+            yield from self._steps(inner, step.path, step.spans)
+
+    def _add_nodes(self, step: _Step, following: tuple[_Span, ...]) -> None:
+        """The name of what an equation returns, if it is the value of an expression."""
+        outs, params = step.equation.outvars, step.equation.params
+        if step.equation.primitive.name == "name":
+            self._add(step, 0, params["name"], _MARKED, 0)
+            return
+        ended = [span for d, span in enumerate(step.spans) if following[: d + 1] != step.spans[: d + 1]]
+        for number in range(len(outs)):
+            known = [found for span in ended if (found := self._sources.name(span, number, len(outs)))]
+            if known:
+                name, rank, line = min(known, key=lambda found: found[1])
+                self._add(step, number, name, rank, line)
+
+    def _add_bypasses(self, step: _Step) -> None:
+        """The inputs of an operation on entries whose derivative is not 1 by itself."""
+        equation, name = step.equation, step.equation.primitive.name
+        if name in _SLOPE_ONE or len(equation.outvars) != 1 or not _is_floating(equation.outvars[0]):
+            return
+        out = equation.outvars[0]
+        alike = [
+            place
+            for place, atom in enumerate(equation.invars)
+            if _is_floating(atom) and (atom.aval.shape, atom.aval.dtype) == (out.aval.shape, out.aval.dtype)
+        ]
+        text, line = self._text(step)
+        text = text or self._names.get(out, "")
+        for place in alike if text else []:
+            known = self._names.get(equation.invars[place])
+            operand = f"`{known}`" if known else f"operand {place + 1}"
+            by = f" by {operand}" if len(alike) > 1 or known else ""
+            self._found.append(Site((step.path, "bypass", place), f"`{text}`{by}", _BYPASS, out.aval.size, line))
+
+    def _add(self, step: _Step, number: int, name: str, rank: int, line: int) -> None:
+        variable = step.equation.outvars[number]
+        if _is_floating(variable):
+            self._names[variable] = name
+            self._found.append(Site((step.path, "out", number), f"`{name}`", rank, variable.aval.size, line))
+
+    def _text(self, step: _Step) -> tuple[str, int]:
+        """The text of the innermost expression, and its line."""
+        return (self._sources.text(step.spans[-1]), step.spans[-1].start[0]) if step.spans else ("", 0)
+
+
+def _is_floating(atom: Any) -> bool:
+    dtype = getattr(atom.aval, "dtype", None)
+    return not hasattr(atom, "val") and dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+
+
+def _argument_names(jaxpr: Any) -> tuple[str, ...]:
+    """What the function that the jaxpr was traced from calls its arguments; empty where that is not known."""
+    return tuple(getattr(getattr(jaxpr, "debug_info", None), "arg_names", None) or ())
+
+
+def _spans(equation: Any) -> tuple[_Span, ...]:
+    """The expressions that were running when the equation was recorded, from the outermost call inwards.
+
+    What lies outside of the innermost tracing is left out: a jitted function is traced once and remembers its first caller.
+    """
+    traceback: Any = getattr(getattr(equation, "source_info", None), "traceback", None)
+    spans = []
+    if not hasattr(traceback, "raw_frames") or not hasattr(traceback, "code_addr2location"):
+        return ()
+    for code, at in zip(*traceback.raw_frames(), strict=True):
+        if code.co_name.startswith("trace_to_jaxpr"):
+            break
+        file = code.co_filename
+        if file.startswith(_MACHINERY) or (file.startswith(_JAX) and not file.startswith(_READABLE)):
+            continue
+        start, start_column, end, end_column = traceback.code_addr2location(code, at)
+        spans.append(_Span(file, (start, start_column), (end, end_column)))
+    return tuple(reversed(spans))
+
+
+class _Sources:
+    """The source files, parsed once."""
+
+    def __init__(self):
+        self._lines: dict[str, list[str]] = {}
+        self._targets: dict[str, dict[tuple, tuple[str, ...]]] = {}
+
+    def name(self, span: _Span, number: int, count: int) -> tuple[str, int, int] | None:
+        """(name, rank, line) of the value of an expression, for output `number` of `count`."""
+        inside = span.file.startswith(_JAX)
+        targets = self._assigned(span.file).get((span.start, span.end), ())
+        if len(targets) == count and targets[number]:
+            return targets[number], _VARIABLE_INSIDE if inside else _VARIABLE, span.start[0]
+        text = self.text(span) if count == 1 else ""
+        return (text, _EXPRESSION_INSIDE if inside else _EXPRESSION, span.start[0]) if text else None
+
+    def text(self, span: _Span) -> str:
+        """The expression on one line, shortened."""
+        lines = self._read(span.file)[span.start[0] - 1 : span.end[0]]
+        if not lines:
+            return ""
+        # columns count bytes
+        last = lines[-1].encode()[: span.end[1]].decode(errors="ignore")
+        lines = [*lines[:-1], last]
+        lines[0] = lines[0].encode()[span.start[1] :].decode(errors="ignore")
+        text = " ".join(" ".join(lines).split())
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+    def _read(self, file: str) -> list[str]:
+        if file not in self._lines:
+            self._lines[file] = linecache.getlines(file)
+        return self._lines[file]
+
+    def _assigned(self, file: str) -> dict[tuple, tuple[str, ...]]:
+        """{where an expression starts and ends: the names it is assigned to}."""
+        if file not in self._targets:
+            try:
+                tree = ast.parse("".join(self._read(file)))
+            except (SyntaxError, ValueError):
+                tree = ast.Module([], [])
+            found = (pair for node in ast.walk(tree) for pair in _assignments(node))
+            self._targets[file] = {_extent(value): names for value, names in found}
+        return self._targets[file]
+
+
+def _assignments(node: ast.AST) -> Iterator[tuple[ast.expr, tuple[str, ...]]]:
+    """(value, names) of an assignment; the name of what is no plain variable is empty."""
+    if isinstance(node, ast.Assign):
+        target, value = node.targets[-1], node.value
+    elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value is not None:
+        target, value = node.target, node.value
+    else:
+        return
+    flat = list(_flat(target))
+    names = tuple(x.id if isinstance(x, ast.Name) else "" for x in flat)
+    if isinstance(value, ast.Tuple) and len(value.elts) == len(names):
+        yield from ((part, (name,)) for part, name in zip(value.elts, names, strict=True))
+    else:
+        yield value, names
+
+
+def _flat(target: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(target, ast.Tuple | ast.List):
+        for part in target.elts:
+            yield from _flat(part)
+    else:
+        yield target
+
+
+def _extent(node: ast.expr) -> tuple:
+    return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
