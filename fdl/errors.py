@@ -6,6 +6,7 @@ want 100".
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -109,6 +110,11 @@ def require_rank_at_least(where: str, name: str, x: Any, rank: int, meaning: str
         refuse(where, f"{name} has shape {list(x.shape)}, wanted at least {rank} dimension(s): {meaning}")
 
 
+def require_classes(where: str, name: str, x: Any, axis: int = -1) -> None:
+    if x.shape[axis] == 0:
+        refuse(where, f"{name} has shape {list(x.shape)}, wanted at least one class along axis {axis}")
+
+
 def require_key(where: str, key: Any, remedy: str) -> None:
     """A PRNG key, new style (`jax.random.key`) or old (uint32[2])."""
     if key is None:
@@ -125,15 +131,17 @@ def require_number(
 ) -> None:
     """A numeric option inside [low, high], or (low, high) if exclusive; a traced one passes, its value is not known yet.
 
-    NaN is refused.
+    NaN and infinities are refused.
     """
     if isinstance(value, bool) or not (isinstance(value, int | float) or (is_array(value) and value.ndim == 0)):
         refuse_type(where, f"{name} is {shown(value)}, wanted a number; {remedy}")
     if is_array(value) and not isinstance(value, jax.core.Tracer):
         value = value.item()
-    if isinstance(value, int | float) and not (low < value < high if exclusive else low <= value <= high):
+    inside = not isinstance(value, int | float) or (low < value < high if exclusive else low <= value <= high)
+    if not inside or (isinstance(value, float) and math.isinf(value)):
         less = "<" if exclusive else "<="
-        refuse(where, f"{name} is {value}, wanted {low} {less} {name} {less} {high}; {remedy}")
+        below = "<" if math.isinf(high) else less
+        refuse(where, f"{name} is {value}, wanted {low} {less} {name} {below} {high}; {remedy}")
 
 
 def require_bool(where: str, name: str, value: Any) -> None:

@@ -123,7 +123,7 @@ _BY_NAME = {
         tversky,
     )
 }
-_ALIASES = {
+_ABBREVIATIONS = {
     "bce": "binary_crossentropy",
     "kld": "kl_divergence",
     "mae": "mean_absolute_error",
@@ -131,11 +131,15 @@ _ALIASES = {
     "mse": "mean_squared_error",
     "msle": "mean_squared_logarithmic_error",
 }
+# Keras takes them in capitals too, and the names of its classes: MeanSquaredError
+_ALIASES = {name.title().replace("_", ""): name for name in _BY_NAME}
+_ALIASES |= {"KLDivergence": "kl_divergence", "CTC": "ctc"}
+_ALIASES |= _ABBREVIATIONS | {short.upper(): name for short, name in _ABBREVIATIONS.items()}
 
 
 def get(name: str) -> Op:
     """A loss by its name or by Keras's abbreviation of it: `get("mse")`."""
     loss = _BY_NAME.get(_ALIASES.get(name, name)) if isinstance(name, str) else None
     if loss is None:
-        refuse("losses.get", f"no loss {name!r}; there are {', '.join([*_BY_NAME, *_ALIASES])}")
+        refuse("losses.get", f"no loss {name!r}; there are {', '.join([*_BY_NAME, *_ABBREVIATIONS])}")
     return loss

@@ -24,7 +24,7 @@ Errors: InputError, InputTypeError. Source: Zhang & Sabuncu 2018, equation 6; Ke
 
 import jax.numpy as jnp
 
-from fdl.errors import refuse, require_float, require_integer, require_number, require_rank_at_least
+from fdl.errors import refuse, require_classes, require_float, require_integer, require_number, require_rank_at_least
 from fdl.losses._per_example import times, widened
 from fdl.losses._probabilities import probability
 from fdl.losses.softmax_cross_entropy_with_integer_labels import one_if_class
@@ -70,6 +70,7 @@ def _check(pred, target, q):
     require_float(where, "pred", pred)
     require_integer(where, "target", target)
     require_rank_at_least(where, "pred", pred, 1, "classes last")
+    require_classes(where, "pred", pred)
     if target.shape != pred.shape[:-1]:
         refuse(
             where,

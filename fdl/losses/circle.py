@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from fdl.errors import refuse, require_float, require_integer, require_number, require_same_dtype
+from fdl.losses._per_example import times
 from fdl.op import Op, accumulator
 
 
@@ -74,9 +75,12 @@ def backward(residuals, dloss, *, remove_diagonal, gamma, margin, stop_weights):
     pred, target, ref_embeddings, ref_labels, s, log_a, log_b = residuals
     positive, negative = _pairs(target, target if ref_labels is None else ref_labels, remove_diagonal)
     a, da, b, db = _exponents(s, gamma, margin, stop_weights)
-    slope = dloss * jax.nn.sigmoid(log_a + log_b)
-    ds = slope[:, None] * (_softmax(a, positive, log_a) * da + _softmax(b, negative, log_b) * db)
+    slope = jax.nn.sigmoid(log_a + log_b)
+    shares = _softmax(a, positive, log_a) * da + _softmax(b, negative, log_b) * db
+    ds = times(dloss[:, None], slope[:, None] * shares)
     x = pred.astype(s.dtype)
+    # an example without weight may hold NaN, and is a factor of dref
+    x = jnp.where((dloss == 0)[:, None] & ~jnp.isfinite(x), jnp.zeros_like(x), x)
     if ref_embeddings is None:
         return jnp.matmul(ds + ds.T, x, precision="highest").astype(pred.dtype), None, None, None
     dpred = jnp.matmul(ds, ref_embeddings.astype(s.dtype), precision="highest")
@@ -102,7 +106,7 @@ def _log_sum(exponents, mask):
     """log sum exp over the masked entries of each row; -inf for none, with derivative 0."""
     some = mask.any(axis=1)
     kept = jnp.where(mask, exponents, -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.where(some, kept.max(axis=1), jnp.zeros((), exponents.dtype)))
+    top = jax.lax.stop_gradient(jnp.where(some, kept.max(axis=1, initial=-jnp.inf), jnp.zeros((), exponents.dtype)))
     total = jnp.exp(kept - top[:, None]).sum(axis=1)
     return jnp.where(some, top + jnp.log(jnp.where(some, total, jnp.ones_like(total))), -jnp.inf)
 

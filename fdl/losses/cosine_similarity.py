@@ -2,9 +2,8 @@
 
     loss = - sum_d pred[d] target[d] / (|pred| |target|)
 
-Backward. With u = pred/|pred|, v = target/|target| and c = u . v = -loss: du[e]/dpred[d] = ([e == d] - u[e] u[d]) /
-| pred | , so for a cotangent dloss |
-|------|----------------------------|
+Backward. With u = pred/|pred|, v = target/|target| and c = u . v = -loss, the unit vector moves with its argument as
+du[e]/dpred[d] = ([e == d] - u[e] u[d]) / |pred|. So for a cotangent dloss
 
     dpred[d] = -dloss (v[d] - c u[d]) / |pred|          dtarget[d] = -dloss (u[d] - c v[d]) / |target|
 

@@ -43,7 +43,7 @@ Schmidhuber 2006, eq. 3 to 16; Keras's `ctc`.
 import jax
 import jax.numpy as jnp
 
-from fdl.errors import refuse, require_float, require_integer
+from fdl.errors import refuse, require_classes, require_float, require_integer
 from fdl.losses.softmax_cross_entropy import normaliser, shifted
 from fdl.losses.softmax_cross_entropy_with_integer_labels import indices
 from fdl.op import Op
@@ -184,6 +184,7 @@ def _check(logits, labels, logit_lengths, label_lengths):
             f"logits has shape {list(logits.shape)}, labels has shape {list(labels.shape)}; "
             "wanted logits [N, T, V] and labels [N, L], padded with 0",
         )
+    require_classes("ctc", "logits", logits)
     for name, lengths in (("logit_lengths", logit_lengths), ("label_lengths", label_lengths)):
         if lengths is not None:
             require_integer("ctc", name, lengths)

@@ -86,6 +86,7 @@ def forward(x, w, target, bias=None, weights=None, *, ignore_index, label_smooth
     log_total = jnp.log1p(rest + (share - 1))
     e, z_loss = jnp.asarray(label_smoothing, wide), jnp.asarray(z_loss, wide)
     gap = jnp.where((top == huge) & (picked < huge), jnp.inf, top - picked)
+    mean = jnp.where((top == huge) & (mean < 0), -jnp.inf, mean)  # beside +inf every finite logit is infinitely low
     loss = log_total + times(1 - e, gap) - times(e, mean) + times(z_loss, (top + log_total) ** 2)
     loss = jnp.where((labels >= 0) & (labels < v), loss, jnp.nan)
     weight = _weight(labels, weights, ignore_index, wide)

@@ -13,7 +13,10 @@ Limits.
 | v NaN or inf at weight 0  | leaves it out      | exactly 0   | what has no weight does not count, and 0 * NaN is avoided |
 | all weights 0             | 0                  | 0           | nothing counts; optax gives NaN                           |
 | empty                     | refused            |             | the mean of nothing; Keras returns an empty array, optax NaN |
-| a negative weight         | as the formula says|             |                                                           |
+| weights below 0           | as the formula says|             | inf or NaN if they cancel out                             |
+| v NaN, by its weight 0    |                    | dw = NaN    | what it would count is not known                          |
+
+A second derivative at an example of weight 0 that holds NaN may be NaN.
 
 Shapes: values [N] or [N, T], weights like values or [N] for values [N, T] (then every step has its example's weight).
 16-bit values are accumulated in float32, and the mean is float32. Errors: InputError, InputTypeError.
@@ -31,7 +34,9 @@ def equation(values, weights=None):
         return jnp.mean(values)
     weights = aligned(values, weights)
     total = jnp.sum(weights)
-    return jnp.sum(weights * values) / jnp.where(total == 0, jnp.ones_like(total), total)  # nothing counts: 0
+    return jnp.sum(weights * values) / jnp.where(
+        jnp.any(weights != 0), total, jnp.ones_like(total)
+    )  # nothing counts: 0
 
 
 def forward(values, weights=None):
@@ -44,7 +49,7 @@ def forward(values, weights=None):
     check("losses.mean", "weights", weights, values)
     wide_weights = aligned(values, weights).astype(total_dtype)
     total = wide_weights.sum()
-    safe_total = jnp.where(total == 0, jnp.ones_like(total), total)
+    safe_total = jnp.where(jnp.any(wide_weights != 0), total, jnp.ones_like(total))
     mean = jnp.sum(wide_weights * counted(values, wide_weights)) / safe_total
     return mean, (values, weights, mean, safe_total)
 

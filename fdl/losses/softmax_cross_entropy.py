@@ -15,6 +15,7 @@ Limits (the equation is the oracle where it is finite; these lines are the oracl
 | a logit of -inf where t > 0  | inf            | -t there      | an impossible class was wanted                       |
 | a logit of +inf              | 0 or inf       | p is one-hot  | the limit; shared equally among several +inf         |
 | all logits -inf, NaN         | NaN            | NaN           | no distribution: loud                                |
+| NaN, dloss 0                 | NaN            | 0             | an example without weight does not count             |
 
 Shapes: logits z [..., V], target t [..., V] float, loss [...]; 16-bit logits give a float32 loss. Nothing is broadcast.
 Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.3; argument order of optax.
@@ -22,7 +23,8 @@ Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.3; argument order of 
 
 import jax.numpy as jnp
 
-from fdl.errors import require_float, require_rank_at_least, require_same_dtype, require_same_shape
+from fdl.errors import require_classes, require_float, require_rank_at_least, require_same_dtype, require_same_shape
+from fdl.losses._per_example import times
 from fdl.op import Op, accumulator
 
 
@@ -36,6 +38,7 @@ def forward(logits, target):
     require_float(where, "logits", logits)
     require_float(where, "target", target)
     require_rank_at_least(where, "logits", logits, 1, "classes last")
+    require_classes(where, "logits", logits)
     require_same_shape(where, "logits", logits, "target", target)
     require_same_dtype(where, "logits", logits, "target", target)
     top, others = normaliser(logits)
@@ -50,8 +53,8 @@ def backward(residuals, dloss):
     z, others = shifted(logits, top), others[..., None]
     t = target.astype(z.dtype)
     # not exp(log p), which loses as many units of rounding as log p is large
-    dlogits = dloss[..., None] * error(jnp.exp(z) / (1 + others), others / (1 + others), t)
-    dtarget = -dloss[..., None] * (z - jnp.log1p(others))
+    dlogits = times(dloss[..., None], error(jnp.exp(z) / (1 + others), others / (1 + others), t))
+    dtarget = times(dloss[..., None], jnp.log1p(others) - z)
     return dlogits.astype(logits.dtype), dtarget.astype(target.dtype)
 
 

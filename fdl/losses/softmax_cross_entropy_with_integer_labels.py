@@ -28,7 +28,7 @@ shape that does not fit, InputTypeError for other dtypes. Source: Goodfellow, Be
 import jax
 import jax.numpy as jnp
 
-from fdl.errors import refuse, require_float, require_integer, require_rank_at_least
+from fdl.errors import refuse, require_classes, require_float, require_integer, require_rank_at_least
 from fdl.losses.softmax_cross_entropy import shifted
 from fdl.op import Op, accumulator
 
@@ -104,6 +104,7 @@ def _check(logits, labels):
     require_float(where, "logits", logits)
     require_integer(where, "labels", labels)
     require_rank_at_least(where, "logits", logits, 1, "classes last")
+    require_classes(where, "logits", logits)
     if labels.shape != logits.shape[:-1]:
         one_hot = labels.shape == logits.shape
         remedy = "softmax_cross_entropy takes distributions" if one_hot else "one label per row of logits"

@@ -25,7 +25,16 @@ InputTypeError for other dtypes. Source: Keras's `sparse_categorical_crossentrop
 
 import jax.numpy as jnp
 
-from fdl.errors import refuse, refuse_type, require_axis, require_bool, require_float, require_integer, shown
+from fdl.errors import (
+    refuse,
+    refuse_type,
+    require_axis,
+    require_bool,
+    require_classes,
+    require_float,
+    require_integer,
+    shown,
+)
 from fdl.losses._per_example import times, widened
 from fdl.losses.categorical_crossentropy import slopes, value
 from fdl.losses.softmax_cross_entropy_with_integer_labels import one_if_class
@@ -85,6 +94,7 @@ def _check(pred, target, from_logits, ignore_class, axis):
     require_integer(WHERE, "target", target)
     require_bool(WHERE, "from_logits", from_logits)
     require_axis(WHERE, axis, pred)
+    require_classes(WHERE, "pred", pred, axis)
     wanted = list(pred.shape)
     del wanted[axis]
     if list(target.shape) != wanted:

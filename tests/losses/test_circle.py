@@ -129,3 +129,18 @@ def test_options_can_be_swept():
 def test_errors(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+def test_an_example_without_weight_may_hold_nan():
+    x, persons = jnp.asarray([[1.0, 0.0], [np.nan, 0.0]], jnp.float32), jnp.asarray([0, 1])
+    loss = lambda x, references: fdl.losses.circle(x, persons, references, persons, remove_diagonal=False)
+    _, pull = jax.vjp(loss, x, jnp.eye(2, dtype=jnp.float32))
+    dx, dreferences = pull(jnp.asarray([1.0, 0.0], jnp.float32))
+    assert (dx[1] == 0).all() and jnp.isfinite(dx).all() and jnp.isfinite(dreferences).all()
+
+
+def test_no_examples_and_no_references():
+    none, nobody = jnp.zeros((0, 3), jnp.float32), jnp.zeros(0, jnp.int32)
+    assert fdl.losses.circle(none, nobody).shape == (0,)
+    values = fdl.losses.circle(jnp.ones((2, 3), jnp.float32), jnp.asarray([0, 1], jnp.int32), none, nobody)
+    assert (values == 0).all()

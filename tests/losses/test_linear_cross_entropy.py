@@ -200,3 +200,13 @@ X, W, T = jnp.zeros((4, 3)), jnp.zeros((3, 5)), jnp.zeros(4, jnp.int32)
 def test_errors(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2])
+def test_an_infinite_logit_with_label_smoothing_costs_infinitely_much(chunk):
+    x, w = jnp.ones((1, 1), jnp.float32), jnp.ones((1, 3), jnp.float32)
+    bias = jnp.asarray([jnp.inf, 0.0, 0.0], jnp.float32)
+    loss = lambda smoothing: fdl.losses.linear_cross_entropy(
+        x, w, jnp.asarray([0]), bias, label_smoothing=smoothing, chunk=chunk
+    )
+    assert loss(0.1) == jnp.inf and loss(0.0) == 0

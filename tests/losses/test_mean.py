@@ -60,3 +60,15 @@ def test_get():
     assert fdl.losses.get("softmax_cross_entropy") is fdl.losses.softmax_cross_entropy
     with pytest.raises(ValueError, match="no loss 'nope'; there are .*mean_squared_error"):
         fdl.losses.get("nope")
+
+
+def test_weights_that_cancel_out_are_no_empty_batch():
+    values, weights = jnp.asarray([1.0, 3.0], jnp.float32), jnp.asarray([1.0, -1.0], jnp.float32)
+    assert fdl.losses.mean(values, weights) == -jnp.inf
+    assert fdl.losses.mean(values, 0 * weights) == 0
+
+
+@pytest.mark.parametrize("name", ["mse", "MSE", "MeanSquaredError", "mean_squared_error"])
+def test_names_as_in_keras(name):
+    assert fdl.losses.get(name) is fdl.losses.mean_squared_error
+    assert fdl.losses.get("KLDivergence") is fdl.losses.kl_divergence and fdl.losses.get("CTC") is fdl.losses.ctc

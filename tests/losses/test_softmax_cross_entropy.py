@@ -53,6 +53,27 @@ def test_an_example_without_weight_may_hold_nan_or_no_label():
     assert jnp.isnan(values[:2]).all() and (gradient[:2] == 0).all() and gradient[2].all()
 
 
+@pytest.mark.parametrize("poison", [NAN, np.inf, -np.inf])
+def test_a_distribution_without_weight_may_hold_anything(poison):
+    logits = jnp.asarray([[1.0, 2.0], [poison, 0.0], [poison, poison]], jnp.float32)
+    target = jnp.asarray([[1.0, 0.0], [poison, 1.0], [0.0, 1.0]], jnp.float32)
+    _, pull = jax.vjp(fdl.losses.softmax_cross_entropy, logits, target)
+    for gradient in pull(jnp.asarray([1.0, 0.0, 0.0], jnp.float32)):
+        assert (gradient[1:] == 0).all() and gradient[0].all()
+
+
+def test_no_classes_is_refused():
+    for loss in (
+        "softmax_cross_entropy_with_integer_labels",
+        "sparse_categorical_crossentropy",
+        "categorical_generalized_cross_entropy",
+    ):
+        with pytest.raises(ValueError, match="wanted at least one class"):
+            fdl.losses.get(loss)(jnp.zeros((2, 0), jnp.float32), jnp.zeros(2, jnp.int32))
+    with pytest.raises(ValueError, match="wanted at least one class"):
+        fdl.losses.softmax_cross_entropy(jnp.zeros((2, 0), jnp.float32), jnp.zeros((2, 0), jnp.float32))
+
+
 def test_small_integers_count_to_any_number_of_classes(getkey):
     """In 8 bits, 300 would be 44: label 44 out of range, or class 300 taken for it."""
     logits, labels = jax.random.normal(getkey(), (2, 301), jnp.float32), jnp.asarray([44, 3])
