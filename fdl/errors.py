@@ -135,10 +135,12 @@ def require_number(
     """
     if isinstance(value, bool) or not (isinstance(value, int | float) or (is_array(value) and value.ndim == 0)):
         refuse_type(where, f"{name} is {shown(value)}, wanted a number; {remedy}")
-    if is_array(value) and not isinstance(value, jax.core.Tracer):
-        value = value.item()
-    inside = not isinstance(value, int | float) or (low < value < high if exclusive else low <= value <= high)
-    if not inside or (isinstance(value, float) and math.isinf(value)):
+    try:
+        value = float(value) if is_array(value) else value
+    except jax.errors.ConcretizationTypeError:
+        return
+    inside = low < value < high if exclusive else low <= value <= high
+    if not inside or math.isinf(value):
         less = "<" if exclusive else "<="
         below = "<" if math.isinf(high) else less
         refuse(where, f"{name} is {value}, wanted {low} {less} {name} {below} {high}; {remedy}")
