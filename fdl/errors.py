@@ -146,6 +146,11 @@ def require_number(
         refuse(where, f"{name} is {value}, wanted {low} {less} {name} {below} {high}; {remedy}")
 
 
+def require_count(where: str, name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        refuse(where, f"{name} is {value!r}, wanted a whole number of at least 1")
+
+
 def require_bool(where: str, name: str, value: Any) -> None:
     if not isinstance(value, bool):
         refuse_type(

@@ -191,15 +191,15 @@ class Op:
         """As `forward`, but `backward` checks what it gets and returns against the arguments and the output of this call."""
         args, resolved = self._resolve(args, options)
         out, residuals = self._paired(self._forward(*args, **_values(resolved)))
-        return out, Recorded(residuals, Static(_Primals.of(args)), Static(_Primals.of((out,))))
+        return out, Recorded(residuals, _Primals.of(args), _Primals.of((out,)))
 
     def backward(self, residuals: Any, dout: Any, **options: Any) -> tuple:
         """One cotangent per positional argument, for the cotangent `dout` of the output."""
         pull = functools.partial(self._backward, **self._of_backward(_values(self._resolve_options(options))))
         if not isinstance(residuals, Recorded):
             return pull(residuals, dout)
-        residuals.output.value.check_cotangent(self, dout)
-        return residuals.arguments.value.pull_back(self, pull, residuals.kept, dout)
+        residuals.output.check_cotangent(self, dout)
+        return residuals.arguments.pull_back(self, pull, residuals.kept, dout)
 
     def _paired(self, result: Any) -> tuple[Any, Any]:
         if not isinstance(result, tuple) or len(result) != 2:
@@ -383,8 +383,8 @@ class Recorded:
     """Residuals, and what the arguments and the output were that they belong to."""
 
     kept: Any
-    arguments: Static
-    output: Static
+    arguments: _Primals
+    output: _Primals
 
 
 def _checked_cotangent(op: Op, name: str, cotangent: Any, structure: Any, leaves: tuple) -> Any:

@@ -13,6 +13,7 @@
 | judge.py       | what is an outcome held against, in float64 and in the arguments' precision         |
 | subject.py     | what is called: arguments taken apart, values and gradients, vmap, scan, checkpoint |
 | evaluate.py    | how it is called: in which precision, compiled or not                               |
+| interpreter.py | a jaxpr evaluated equation by equation                                              |
 | rounding.py    | how large a rounding error may be, entry by entry                                   |
 | compare.py     | is an entry right, and what does a wrong array look like                            |
 | numerical.py   | what central differences can say where there is no reference                        |

@@ -107,7 +107,7 @@ class Evaluation:
     def __init__(self, subject: Subject, precision: Precision, *, compiled: bool = True, quick: bool = False):
         self.precision = precision
         # jit remembers functions: a new one each time, or a helper that was redefined since would not be seen
-        run: Callable[..., Result] = lambda *operands: subject(*operands)  # noqa: E731
+        run: Callable[..., Result] = lambda *operands: subject(*operands)
         self._run = jax.jit(run, compiler_options=_QUICK_TO_COMPILE if quick else None) if compiled else run
 
     def __call__(self, point: Point) -> Outcome:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.check.gradients import gradients, seed_of
-from fdl.check.paths import Interpreter, Place
+from fdl.check.interpreter import Interpreter, Place
 from fdl.errors import refuse_type, shown
 from fdl.op import Op
 
@@ -110,7 +110,7 @@ def mutants(
         faults = _faults(op, *points[0])
     found = []
     for place, change, equation in faults:
-        planted = Op(op._equation, op._forward, _mutated(op._backward, place, change), op.name, op.options)
+        planted = Op(op._equation, op._forward, _mutated(op, place, change), op.name, op.options)
         with jax.enable_x64(True):
             equivalent = all(
                 _alike(_numbers(planted.backward(*point)), own) for point, own in zip(points, originals, strict=True)
@@ -189,7 +189,7 @@ def _faults(op: Op, residuals: Any, dout: Any) -> list[tuple[Place, str, str]]:
     return list(dict.fromkeys(found))
 
 
-def _mutated(backward: Callable, place: Place, change: str) -> Callable:
+def _mutated(op: Op, place: Place, change: str) -> Callable:
     path, kind, number = place
 
     class Mutating(Interpreter):
@@ -201,7 +201,7 @@ def _mutated(backward: Callable, place: Place, change: str) -> Callable:
             return [CHANGES[change](x) if i == number and _floating(x) else x for i, x in enumerate(values)]
 
     def mutated(residuals, dout, **options):
-        run = lambda residuals, dout: backward(residuals, dout, **options)
+        run = lambda residuals, dout: op.backward(residuals, dout, **options)
         jaxpr, shape = jax.make_jaxpr(run, return_shape=True)(residuals, dout)
         outs = Mutating().evaluate(jaxpr, (), jax.tree.leaves((residuals, dout)))
         return jax.tree.unflatten(jax.tree.structure(shape), outs)

@@ -31,17 +31,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fdl.check.interpreter import Interpreter, Place, call_of, opened
 from fdl.check.subject import Differentiated, Result
 
-_CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat": "jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-}
 _SLOPE_ONE = frozenset(
     """add add_any sub neg copy copy_p convert_element_type reduce_precision stop_gradient name optimization_barrier scan
     while cond""".split()
@@ -53,8 +45,6 @@ _FDL = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _MACHINERY = (_FDL + "check" + os.sep, _FDL + "op.py")  # calls functions that are asked about, and is none
 
 _MARKED, _VARIABLE, _VARIABLE_INSIDE, _EXPRESSION, _EXPRESSION_INSIDE, _EDGE, _BYPASS = range(7)
-
-Place = tuple[tuple[int, ...], str, int]  # the path of an equation into nested jaxprs, what of it, and which
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,50 +113,6 @@ _bypass.defvjp(lambda y, x, s: (y, s), lambda s, dy: (dy, dy * (1 - s).astype(dy
 _gate.defvjp(lambda x, s: (x, s), lambda s, dx: (dx * s.astype(dx.dtype), jnp.zeros_like(s)))
 
 
-class Interpreter:
-    """Evaluates a jaxpr. `hook` may change what goes into an equation ("in"), what comes out of it ("out"), and what a loop
-    takes over from the step before ("carry"); calls are inlined and the bodies of loops entered."""
-
-    def hook(self, path: tuple[int, ...], kind: str, values: list, equation: Any) -> list:
-        return values
-
-    def evaluate(self, jaxpr: Any, path: tuple[int, ...], args: Any) -> list:
-        jaxpr, consts = _opened(jaxpr)
-        values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
-
-        def read(atom):
-            return atom.val if hasattr(atom, "val") else values[atom]
-
-        for place, equation in enumerate(jaxpr.eqns):
-            here = (*path, place)
-            ins = self.hook(here, "in", [read(atom) for atom in equation.invars], equation)
-            outs = self.hook(here, "out", self.apply(equation, here, ins), equation)
-            values.update(zip(equation.outvars, outs, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def apply(self, equation: Any, path: tuple[int, ...], args: list) -> list:
-        name, params = equation.primitive.name, equation.params
-        if name in _CALLS and _CALLS[name] in params:
-            return self.evaluate(params[_CALLS[name]], path, args)
-        if name == "scan":
-            return self._scan(equation, path, args)
-        outs = equation.primitive.bind(*args, **equation.primitive.get_bind_params(params))
-        return list(outs) if equation.primitive.multiple_results else [outs]
-
-    def _scan(self, equation: Any, path: tuple[int, ...], args: list) -> list:
-        params = equation.params
-        consts, carries = params["num_consts"], params["num_carry"]
-        fixed, carry, xs = args[:consts], args[consts : consts + carries], args[consts + carries :]
-
-        def body(carry, x):
-            carry = self.hook(path, "carry", carry, equation)
-            outs = self.evaluate(params["jaxpr"], path, [*fixed, *carry, *x])
-            return outs[:carries], outs[carries:]
-
-        carry, ys = jax.lax.scan(body, carry, xs, length=params["length"], reverse=params["reverse"])
-        return [*carry, *ys]
-
-
 class _Gates(Interpreter):
     def __init__(self, gates: dict[Place, Any]):
         self.gates = gates
@@ -181,11 +127,6 @@ class _Gates(Interpreter):
             if (path, "bypass", place) in self.gates:
                 outs = [_bypass(outs[0], x, self.gates[path, "bypass", place])]
         return outs
-
-
-def _opened(jaxpr: Any) -> tuple[Any, Any]:
-    """(jaxpr, consts) of a jaxpr that is closed or not."""
-    return (jaxpr.jaxpr, jaxpr.consts) if hasattr(jaxpr, "consts") else (jaxpr, ())
 
 
 # ---- what is there, and what it is called ----
@@ -232,7 +173,7 @@ class _Sites:
 
     def _steps(self, jaxpr: Any, path: tuple[int, ...], outer: tuple[_Span, ...]) -> Iterator[_Step]:
         """The equations in the order in which they run; those of a call or a loop before the call or the loop."""
-        jaxpr, _ = _opened(jaxpr)
+        jaxpr, _ = opened(jaxpr)
         uses: dict[Any, int] = {}
         for equation in jaxpr.eqns:
             for atom in {atom for atom in equation.invars if not hasattr(atom, "val")}:
@@ -247,14 +188,14 @@ class _Sites:
 
     def _inside(self, step: _Step) -> Iterator[_Step]:
         name, params = step.equation.primitive.name, step.equation.params
-        if name in _CALLS and _CALLS[name] in params:
-            inner, _ = _opened(params[_CALLS[name]])
+        if (call := call_of(step.equation)) is not None:
+            inner, _ = opened(call)
             for own, atom in zip(inner.invars, step.equation.invars, strict=True):
                 if not hasattr(atom, "val") and atom in self._names:
                     self._names[own] = self._names[atom]
             yield from self._steps(inner, step.path, step.spans)
         elif name == "scan":
-            inner, _ = _opened(params["jaxpr"])
+            inner, _ = opened(params["jaxpr"])
             consts, carries = params["num_consts"], params["num_carry"]
             for own, atom in zip(inner.invars[:consts], step.equation.invars[:consts], strict=True):
                 if not hasattr(atom, "val") and atom in self._names:

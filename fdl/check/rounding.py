@@ -28,6 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdl.check.interpreter import CALLS, Interpreter, call_of, opened
+
 POOL = 1 << 14  # factors; larger arrays repeat them
 
 # A sequential sum of m terms in float32 was 4, 15, 32 and 185 u wrong at m = 1e2, 1e3, 1e4, 1e5 (dot on CPU): 0.4 sqrt(m).
@@ -47,14 +49,7 @@ _SUMS = frozenset(
     reduce_window_sum scatter-add scatter_add scatter_mul scatter-mul select_and_scatter_add fft cholesky triangular_solve lu
     """.split()
 )
-_INLINED = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat": "jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
+_INLINED = CALLS | {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "custom_vmap_call": "call",
@@ -84,67 +79,42 @@ class Shaken:
 
     def __call__(self, pool: Any, *args: Any) -> Any:
         jaxpr, shape = jax.make_jaxpr(self.run, return_shape=True)(*args)
-        outs = _Interpreter(pool).evaluate(jaxpr.jaxpr, jaxpr.consts, jax.tree.leaves(args))
+        outs = _Shaking(pool).evaluate(jaxpr, (), jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shape), outs)
 
 
-class _Interpreter:
-    """Evaluates a jaxpr. Each operation takes its factors from another place in the pool."""
+class _Shaking(Interpreter):
+    """Each operation takes its factors from another place in the pool."""
+
+    calls = _INLINED
 
     def __init__(self, pool: Any):
         self.pool = pool
         self.taken = 0
 
-    def evaluate(self, jaxpr: Any, consts: Any, args: Any) -> list:
-        values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
-
-        def read(atom):
-            return atom.val if hasattr(atom, "val") else values[atom]
-
-        for equation in jaxpr.eqns:
-            outs = self._apply(equation, [read(atom) for atom in equation.invars])
-            values.update(zip(equation.outvars, outs, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def _apply(self, equation: Any, args: list) -> list:
+    def apply(self, equation: Any, path: tuple[int, ...], args: list) -> list:
         name, params = equation.primitive.name, equation.params
-        if name in _INLINED and _INLINED[name] in params:
-            return self._inner(params[_INLINED[name]])(*args)
-        if name == "scan":
-            return self._scan(params, args)
+        if name == "scan" or call_of(equation, self.calls) is not None:
+            return super().apply(equation, path, args)
         if name == "while":
-            return self._while(params, args)
+            return self._while(params, path, args)
         if name == "cond":
-            return jax.lax.switch(args[0], [self._inner(branch) for branch in params["branches"]], *args[1:])
+            return jax.lax.switch(args[0], [self._inner(branch, path) for branch in params["branches"]], *args[1:])
         growth = 1.0
         if name in _SUMS:
             growth = max(1.0, _GROWTH * math.sqrt(_terms(equation)))
             args = [self._shake(arg) for arg in args]
-        outs = equation.primitive.bind(*args, **equation.primitive.get_bind_params(params))
-        outs = list(outs) if equation.primitive.multiple_results else [outs]
+        outs = super().apply(equation, path, args)
         return outs if name in _EXACT else [self._shake(out, growth) for out in outs]
 
-    def _inner(self, jaxpr: Any) -> Callable[..., list]:
-        """A jaxpr inside an equation, closed or not, as a function."""
-        inner, consts = (jaxpr.jaxpr, jaxpr.consts) if hasattr(jaxpr, "consts") else (jaxpr, ())
-        return lambda *args: self.evaluate(inner, consts, args)
+    def _inner(self, jaxpr: Any, path: tuple[int, ...]) -> Callable[..., list]:
+        """A jaxpr inside an equation as a function."""
+        return lambda *args: self.evaluate(jaxpr, path, args)
 
-    def _scan(self, params: Any, args: list) -> list:
-        consts, carries = params["num_consts"], params["num_carry"]
-        fixed, carry, xs = args[:consts], args[consts : consts + carries], args[consts + carries :]
-        inner = self._inner(params["jaxpr"])
-
-        def body(carry, x):
-            outs = inner(*fixed, *carry, *x)
-            return outs[:carries], outs[carries:]
-
-        carry, ys = jax.lax.scan(body, carry, xs, length=params["length"], reverse=params["reverse"])
-        return [*carry, *ys]
-
-    def _while(self, params: Any, args: list) -> list:
+    def _while(self, params: Any, path: tuple[int, ...], args: list) -> list:
         of_condition, of_body = params["cond_nconsts"], params["body_nconsts"]
         condition_consts, body_consts = args[:of_condition], args[of_condition : of_condition + of_body]
-        condition, body = self._inner(params["cond_jaxpr"]), self._inner(params["body_jaxpr"])
+        condition, body = self._inner(params["cond_jaxpr"], path), self._inner(params["body_jaxpr"], path)
         return jax.lax.while_loop(
             lambda carry: condition(*condition_consts, *carry)[0],
             lambda carry: body(*body_consts, *carry),
@@ -183,7 +153,7 @@ def working_precision(run: Callable, *args: Any) -> list[float]:
     2^-24 for an output that is float64 but was computed from a float32 copy; 0 for integers and for constants.
     """
     jaxpr = jax.make_jaxpr(run)(*args)
-    return _precision(jaxpr.jaxpr, [_own(atom) for atom in jaxpr.jaxpr.invars])
+    return _precision(jaxpr, [_own(atom) for atom in jaxpr.jaxpr.invars])
 
 
 def _own(atom: Any) -> float:
@@ -192,6 +162,7 @@ def _own(atom: Any) -> float:
 
 
 def _precision(jaxpr: Any, args: list[float]) -> list[float]:
+    jaxpr, _ = opened(jaxpr)
     # constants have none: a float32 constant is exact in float64
     known = dict(zip(jaxpr.invars, args, strict=True))
 
@@ -206,17 +177,17 @@ def _precision(jaxpr: Any, args: list[float]) -> list[float]:
 
 def _precision_after(equation: Any, ins: list[float]) -> list[float]:
     name, params = equation.primitive.name, equation.params
-    if name in _INLINED and _INLINED[name] in params:
-        return _precision(_open(params[_INLINED[name]]), ins)
+    if (inner := call_of(equation, _INLINED)) is not None:
+        return _precision(inner, ins)
     if name == "cond":
-        branches = [_precision(_open(branch), ins[1:]) for branch in params["branches"]]
+        branches = [_precision(branch, ins[1:]) for branch in params["branches"]]
         return [max(outs) for outs in zip(*branches, strict=True)]
     if name == "scan":
-        return _precision_of_loop(_open(params["jaxpr"]), ins, params["num_consts"], params["num_carry"])
+        return _precision_of_loop(params["jaxpr"], ins, params["num_consts"], params["num_carry"])
     if name == "while":
         ins = ins[params["cond_nconsts"] :]
         consts = params["body_nconsts"]
-        return _precision_of_loop(_open(params["body_jaxpr"]), ins, consts, len(ins) - consts)
+        return _precision_of_loop(params["body_jaxpr"], ins, consts, len(ins) - consts)
     floats = [u for u in ins if u > 0]
     if name == "reduce_precision" and floats:
         floats.append(2.0 ** -(params["mantissa_bits"] + 1))
@@ -231,7 +202,3 @@ def _precision_of_loop(body: Any, ins: list[float], consts: int, carries: int) -
         if carry == ins[consts : consts + carries]:
             return [*carry, *outs[carries:]]
         ins = [*ins[:consts], *carry, *ins[consts + carries :]]
-
-
-def _open(jaxpr: Any) -> Any:
-    return jaxpr.jaxpr if hasattr(jaxpr, "consts") else jaxpr

@@ -62,11 +62,10 @@ def slopes(x, t, from_logits):
     of = shares(x, t, from_logits)
     if from_logits:
         return error(of.q, of.rest, t), -of.log_q
-    # d/dp = (s - t / q) / total, likewise
-    most, p = of.q > 0.5, measure(x)
-    s, others = (jnp.sum(y, axis=-1, keepdims=True) for y in (t, jnp.where(most, jnp.zeros_like(t), t)))
-    of_most = others - t * of.rest / jnp.where(most, of.q, jnp.ones_like(p))
-    return jnp.where(most, of_most / of.total, s / of.total - ratio(t, p)), -of.log_q
+    # s / total - t / p, which is (s q - t) / p: the digits of a class that has most of q are kept by `error`
+    most, p, s = of.q > 0.5, measure(x), jnp.sum(t, axis=-1, keepdims=True)
+    of_most = error(of.q, of.rest, t) / jnp.where(most, p, jnp.ones_like(p))
+    return jnp.where(most, of_most, s / of.total - ratio(t, p)), -of.log_q
 
 
 categorical_crossentropy = Op(equation, forward, backward)

@@ -49,12 +49,9 @@ def equation(x, w, target, bias=None, weights=None, *, ignore_index=None, label_
     hit = jax.nn.one_hot(target, w.shape[1], dtype=logits.dtype)
     wanted = (1 - label_smoothing) * hit + label_smoothing / w.shape[1]
     loss = lse - jnp.sum(wanted * logits, axis=-1) + z_loss * lse**2
-    if ignore_index is None:
-        loss = loss * one_if_class(target, logits)
-    else:
-        counts = target != ignore_index
-        known = one_if_class(jnp.where(counts, target, jnp.zeros_like(target)), logits)
-        loss = jnp.where(counts, loss * known, 0.0)
+    loss = loss * one_if_class(target, logits, ignore_index)
+    if ignore_index is not None:
+        loss = jnp.where(target == ignore_index, 0.0, loss)
     return loss if weights is None else weights.astype(loss.dtype) * loss
 
 

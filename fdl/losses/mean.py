@@ -34,9 +34,8 @@ def equation(values, weights=None):
         return jnp.mean(values)
     weights = aligned(values, weights)
     total = jnp.sum(weights)
-    return jnp.sum(weights * values) / jnp.where(
-        jnp.any(weights != 0), total, jnp.ones_like(total)
-    )  # nothing counts: 0
+    total = jnp.where(jnp.any(weights != 0), total, jnp.ones_like(total))  # nothing counts: 0
+    return jnp.sum(weights * values) / total
 
 
 def forward(values, weights=None):

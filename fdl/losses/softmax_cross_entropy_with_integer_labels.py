@@ -54,9 +54,9 @@ def forward(logits, labels):
 
 def backward(residuals, dloss):
     logits, labels, top, rest, label_share = residuals
-    # The same expression as in forward: in one compiled program it is computed once and becomes dlogits in place. With a
-    # gather for the label, [4096, 1024] forward and backward take 2.8 ms of CPU time as optax's (2.9); 5.4 where exp(z -
-    # log total) is another exponential, 7.1 where a masked sum makes XLA write the shifted logits out for three readers.
+    # The same expression as in forward: in one compiled program it is computed once and becomes dlogits in place. For
+    # [4096, 1024], forward and backward, the label's place in the exponentials costs 5 to 8 % more than a gather that keeps no
+    # digits; a masked sum 1.7 times as much; exp(z - log total), another exponential, twice as much.
     shares = _other_shares(logits, labels, top)  # [..., V], relative to the largest
     total = rest + label_share
     scale = jnp.where(_valid(logits, labels), 1 / total, jnp.full_like(total, jnp.nan))
@@ -83,10 +83,10 @@ def indices(labels):
     return labels.astype(jnp.int64 if labels.dtype.itemsize == 8 else jnp.int32)
 
 
-def one_if_class(labels, logits):
-    """1, and NaN for a label outside [0, V): the factor of a formula that would give it a number."""
-    one = jnp.ones(labels.shape, logits.dtype)
-    return jnp.where(_valid(logits, labels), one, jnp.full_like(one, jnp.nan))
+def one_if_class(labels, logits, ignored=None):
+    """1, and NaN for a label that is neither in [0, V) nor ignored: the factor of a formula that would give it a number."""
+    one, known = jnp.ones(labels.shape, logits.dtype), _valid(logits, labels)
+    return jnp.where(known if ignored is None else known | (labels == ignored), one, jnp.full_like(one, jnp.nan))
 
 
 def _hit(logits, labels):

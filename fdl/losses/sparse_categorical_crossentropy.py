@@ -48,11 +48,8 @@ def equation(pred, target, *, from_logits=False, ignore_class=None, axis=-1):
     log_q = jnp.moveaxis(jnp.log(p / jnp.sum(p, axis=axis, keepdims=True)), axis, -1)
     hit = target[..., None] == jnp.arange(log_q.shape[-1], dtype=target.dtype)[(None,) * target.ndim]
     loss = -jnp.sum(hit.astype(log_q.dtype) * log_q, axis=-1)
-    if ignore_class is None:
-        return loss * one_if_class(target, log_q)
-    counts = target != ignore_class
-    known = one_if_class(jnp.where(counts, target, jnp.zeros_like(target)), log_q)
-    return loss * known * counts.astype(loss.dtype)
+    loss = loss * one_if_class(target, log_q, ignore_class)
+    return loss if ignore_class is None else loss * (target != ignore_class).astype(loss.dtype)
 
 
 def forward(pred, target, *, from_logits, ignore_class, axis):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fdl.backprop import require_loss, require_model
-from fdl.errors import refuse, refuse_type, require_array, shown
+from fdl.errors import refuse, refuse_type, require_array, require_count, shown
 from fdl.layer import Layer
 from fdl.losses.mean import mean
 from fdl.losses.softmax_cross_entropy_with_integer_labels import indices
@@ -48,8 +48,7 @@ def evaluate(
     require_model("train.evaluate", model)
     require_loss("train.evaluate", loss, "autodiff")
     x, target = checked_data("train.evaluate", data)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        refuse("train.evaluate", f"batch_size is {batch_size!r}, wanted a whole number of at least 1")
+    require_count("train.evaluate", "batch_size", batch_size)
     return _program(model, loss, checked_metrics("train.evaluate", metrics, target), batch_size)(
         params, state, x, target
     )

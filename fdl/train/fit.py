@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.backprop import require_loss, require_model, require_penalty
-from fdl.errors import refuse, refuse_type, require_array, require_key, shown
+from fdl.errors import refuse, refuse_type, require_array, require_count, require_key, shown
 from fdl.layer import Layer, Params, State
 from fdl.op import Op
 from fdl.train.evaluate import Metric, checked_data, checked_metrics, evaluate
@@ -89,8 +89,7 @@ def fit(
         _require_finite("train.fit(valid)", *valid, None)
     measured = tuple(metric for _, metric in checked_metrics("train.fit", metrics, target))
     for name, number in (("epochs", epochs), ("batch_size", batch_size), ("steps", 1 if steps is None else steps)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            refuse("train.fit", f"{name} is {number!r}, wanted a whole number of at least 1")
+        require_count("train.fit", name, number)
     batch_size = min(batch_size, x.shape[0])
     init_key, train_key = jax.random.split(key)
     if params is None:

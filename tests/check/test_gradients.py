@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,8 @@ from tests.check.zoo import (
 )
 
 pytestmark = pytest.mark.optimized
+
+untyped: Any = check.gradients  # for arguments of the wrong type
 
 MAGNITUDES = [1e-30, 1e-12, 1.0, 1e12, 1e30]
 
@@ -612,9 +615,9 @@ def test_assert_gradients_raises_an_assertion_error_with_the_report():
         ),
         (InputError, "key is -1", lambda: check.gradients(jnp.sin, normal(1, 3), key=-1)),
         (InputTypeError, "key is str 'a'", lambda: check.gradients(jnp.sin, normal(1, 3), key="a")),
-        (InputTypeError, "candidate is int 3", lambda: check.gradients(3, normal(1, 3))),  # type: ignore
-        (InputTypeError, "reference is int 3", lambda: check.gradients(jnp.sin, normal(1, 3), reference=3)),  # type: ignore
-        (InputTypeError, r"fdl.check.layer\(model, x\)", lambda: check.gradients(dense_layer(3), normal(1, 3))),  # type: ignore
+        (InputTypeError, "candidate is int 3", lambda: untyped(3, normal(1, 3))),
+        (InputTypeError, "reference is int 3", lambda: untyped(jnp.sin, normal(1, 3), reference=3)),
+        (InputTypeError, r"fdl.check.layer\(model, x\)", lambda: untyped(dense_layer(3), normal(1, 3))),
         (
             InputTypeError,
             r"x\[0\] is float 1.0, wanted an array; pass jnp.asarray",
@@ -626,7 +629,7 @@ def test_assert_gradients_raises_an_assertion_error_with_the_report():
             lambda: check.gradients(lambda x, y: x, normal(1, 3), "a"),
         ),
         (InputTypeError, "wanted real arrays", lambda: check.gradients(lambda x: x, jnp.ones(2, jnp.complex64))),
-        (InputTypeError, "options is list", lambda: check.gradients(lambda x: x, normal(1, 3), options=[1])),  # type: ignore
+        (InputTypeError, "options is list", lambda: untyped(lambda x: x, normal(1, 3), options=[1])),
         (InputTypeError, "x is traced", lambda: jax.jit(lambda x: check.gradients(jnp.sin, x).ok)(normal(1, 3))),
     ],
 )

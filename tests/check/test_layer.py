@@ -1,5 +1,7 @@
 """A whole Layer: both ways through its backward, and the cost."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,8 @@ from fdl.layers.dropout import dropout
 from tests.check.zoo import CHANGES, batch_norm, labels, normal, planted
 
 pytestmark = pytest.mark.optimized
+
+untyped: Any = check.layer  # for arguments of the wrong type
 
 
 def dense_with(op):
@@ -126,7 +130,7 @@ def test_use_without_training_and_token_ids():
 @pytest.mark.parametrize(
     ("error", "message", "call"),
     [
-        (InputTypeError, "wanted a Layer; fdl.check.gradients", lambda: check.layer(jnp.sin, normal(1, 3, 2))),  # type: ignore
+        (InputTypeError, "wanted a Layer; fdl.check.gradients", lambda: untyped(jnp.sin, normal(1, 3, 2))),
         (InputTypeError, "x is list, wanted an array", lambda: check.layer(dense(3), [1.0])),
         (InputError, "wanted a batch axis", lambda: check.layer(dense(3), jnp.float32(1))),
         (InputError, "loss is missing", lambda: check.layer(dense(3), normal(1, 3, 2), normal(2, 3, 3))),

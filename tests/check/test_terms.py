@@ -125,7 +125,7 @@ def test_softmax_without_its_sum(equation, name):
 
 
 def test_one_of_two_uses_of_a_value():
-    equation = lambda x: x * jnp.tanh(x)  # noqa: E731
+    equation = lambda x: x * jnp.tanh(x)
     forward = lambda x: (equation(x), x)
     text = diagnosis(Op(equation, forward, lambda x, dy: (dy * x * (1 - jnp.tanh(x) ** 2),), name="f"), normal(1, 4, 3))
     assert "a missing path through `x` in `x * jnp.tanh(x)`" in text
