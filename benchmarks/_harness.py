@@ -16,6 +16,9 @@ Method
 - The ratio is the median over these rounds of (time of the variant / time of fdl in the same round), so that a machine
   that becomes slower for a while changes both. The time is the median, the spread its interquartile range over the
   median.
+- Every process gets the same two settings, without which the same program takes once or twice the time, as it happens:
+  glibc keeps the memory that is freed (else each large array is new pages from the kernel), and the threads that share
+  XLA's work are spread over the cores (they may stay on one of them for seconds).
 - cpu/wall is the CPU time of the whole process over the elapsed time: 1.0 is one busy core. A variant that should use
   every core and shows 1.0 had its threads on one core, and its time means little.
 - A peer with several settings (1 thread or all, asynchronous dispatch or not) is judged by its fastest.
@@ -35,7 +38,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +56,9 @@ PATIENCE = 600.0
 
 # Up to this share of the machine taken by others, medians and ratios repeat within the spreads shown.
 QUIET = 0.05
+
+# Read by glibc when a process starts: blocks of up to 1 GiB come from the heap, and the heap is not given back.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 PACKAGES = ("jax", "jaxlib", "optax", "numpy", "torch", "keras", "flax", "equinox", "fdl")
 
@@ -175,12 +181,27 @@ def _measure(call: Callable[[], object], count: int) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - cpu
 
 
+def _spread_threads() -> None:
+    """XLA's threads for parts of an operation, one core each, where the system can say so."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    pool = [
+        int(task.name)
+        for task in sorted(Path("/proc/self/task").iterdir(), key=lambda task: int(task.name))
+        if (task / "comm").read_text().startswith("tf_XLAEigen")
+    ]
+    for place, thread in enumerate(pool):
+        os.sched_setaffinity(thread, {cores[place % len(cores)]})
+
+
 def _serve(connection: Connection, path: Path, function: str, arguments: Mapping[str, Any]) -> None:
     """The worker: set up, send the result, then answer each message with (seconds per unit, cpu/wall, CPU seconds)."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             trial = getattr(load(path), function)(**arguments)
             connection.send(("result", trial.result))
+            _spread_threads()
             count = 0
             while connection.recv() == "measure":
                 before = time.process_time()
@@ -195,6 +216,18 @@ def _serve(connection: Connection, path: Path, function: str, arguments: Mapping
         connection.send(("error", traceback.format_exc()))
 
 
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """For processes that are started inside; what the user has set stays."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
 class _Worker:
     """A process that holds one variant, and the wire to it."""
 
@@ -204,7 +237,8 @@ class _Worker:
         self._wire, theirs = context.Pipe()
         call = (theirs, path, setup.__name__, dict(arguments))
         self._process = context.Process(target=_serve, args=call, daemon=True)
-        self._process.start()
+        with _environment(ALLOCATOR):
+            self._process.start()
         theirs.close()
 
     def receive(self) -> tuple[str, Any]:
