@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import proof
-from benchmarks.proof import CASES, ELSEWHERE, PARTS, Case, Jet, computed, drawn, errors, limits_of, truth
+from benchmarks.proof import CASES, ELSEWHERE, PARTS, Case, Jet, applied, computed, drawn, errors, limits_of, truth
 from fdl import Op, losses
 
 BY_NAME = {case.name: case for case in CASES}
@@ -27,7 +27,7 @@ def off(case, function, dtype="float64", examples=64, seed=7):
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_sample(name):
     case = BY_NAME[name]
-    worst, kept = off(case, losses.get(case.loss).bind(**case.options))
+    worst, kept = off(case, applied(case, losses.get(case.loss).bind(**case.options)))
     assert all(kept), dict(zip(PARTS, worst, strict=True))
 
 
