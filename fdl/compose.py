@@ -68,6 +68,13 @@ def _composite(name: str, children: Named, init: Any, run: Any, backward: Any, *
     )
 
 
+def rebuilt(model: Layer, layers: Named) -> Layer:
+    """The composite with other children."""
+    init, run, backward = (part.function for part in (model._init, model._run, model._backward))
+    settings = {name: kept.value for name, kept in model._run.settings if name != "layers"}
+    return _composite(model.name, layers, init, run, backward, **settings)
+
+
 def _named(where: str, layers: tuple, named_layers: dict[str, Layer]) -> Named:
     for place, layer in [*enumerate(layers), *named_layers.items()]:
         if not isinstance(layer, Layer):

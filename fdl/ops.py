@@ -1,11 +1,17 @@
 """The map of all Ops by name: `fdl.ops.dense(params, x)`, `fdl.ops.gelu(x, approximate=True)`, ..."""
 
 from fdl.layers.activations import OPS as _ACTIVATIONS
+from fdl.layers.batch_norm import inference_op as batch_norm_inference
+from fdl.layers.batch_norm import op as batch_norm
 from fdl.layers.dense import op as dense
 from fdl.layers.dropout import op as dropout
 from fdl.layers.flatten import op as flatten
 from fdl.layers.glu import op as glu
+from fdl.layers.group_norm import op as group_norm
+from fdl.layers.instance_norm import op as instance_norm
+from fdl.layers.layer_norm import op as layer_norm
 from fdl.layers.prelu import op as prelu
+from fdl.layers.rms_norm import op as rms_norm
 from fdl.layers.softmax import log_op as log_softmax
 from fdl.layers.softmax import op as softmax
 from fdl.layers.sparsemax import op as sparsemax
@@ -31,6 +37,8 @@ squareplus = _ACTIVATIONS["squareplus"]
 tanh = _ACTIVATIONS["tanh"]
 
 __all__ = [
+    "batch_norm",
+    "batch_norm_inference",
     "celu",
     "dense",
     "dropout",
@@ -38,9 +46,12 @@ __all__ = [
     "flatten",
     "gelu",
     "glu",
+    "group_norm",
     "hard_sigmoid",
     "hard_silu",
     "hard_tanh",
+    "instance_norm",
+    "layer_norm",
     "leaky_relu",
     "log_sigmoid",
     "log_softmax",
@@ -48,6 +59,7 @@ __all__ = [
     "prelu",
     "relu",
     "relu6",
+    "rms_norm",
     "selu",
     "sigmoid",
     "silu",

@@ -62,6 +62,15 @@ def split(key, n=2):
     return tuple(jax.random.split(key, n))
 
 
+def normalization(key, dtype, shape, features, names=("scale", "shift")):
+    """Parameters of these features, and x with means other than 0."""
+    k = jax.random.split(key, 3)
+    params = {name: 1 + normal(k[i], features, dtype) for i, name in enumerate(names)}
+    return params, (1 + 2 * normal(k[2], shape, jnp.float32)).astype(dtype)
+
+
+SEEN = (True, False, True, True, False, True, True)
+
 ACTIVATION_OPTIONS = {
     "leaky_relu": ({}, {"slope": 0.3}),
     "elu": ({}, {"alpha": 0.7}),
@@ -162,6 +171,68 @@ CONCEPTS = (
     ),
     Concept("layers/sparsemax", fdl.ops.sparsemax, lambda key, dtype: (normal(key, (7, 5), dtype),), ({}, {"axis": 0})),
     Concept("layers/glu", fdl.ops.glu, lambda key, dtype: (normal(key, (6, 4), dtype),), ({}, {"axis": 0})),
+    Concept(
+        "layers/batch_norm",
+        fdl.ops.batch_norm,
+        lambda key, dtype: (*normalization(key, dtype, (7, 3, 2, 5), (5,)), None),
+        ({}, {"fast": True, "eps": 0.1}),
+    ),
+    Concept(
+        "layers/batch_norm",
+        fdl.ops.batch_norm,
+        lambda key, dtype: (*normalization(key, dtype, (7, 2, 3), (3,), ("scale",)), jnp.asarray(SEEN)),
+    ),
+    Concept(
+        "layers/batch_norm",
+        fdl.ops.batch_norm,
+        lambda key, dtype: (*normalization(key, dtype, (7, 2, 3), (2, 3)), jnp.asarray(SEEN)),
+        ({"per": "activation"},),
+    ),
+    Concept(
+        "layers/batch_norm",
+        fdl.ops.batch_norm_inference,
+        lambda key, dtype: (
+            *normalization(key, dtype, (7, 2, 5), (5,)),
+            normal(split(key)[0], (5,), dtype),
+            positive(split(key)[1], (5,), dtype),
+        ),
+    ),
+    Concept(
+        "layers/batch_norm",
+        fdl.ops.batch_norm_inference,
+        lambda key, dtype: (
+            *normalization(key, dtype, (7, 2, 3), (2, 3), ("shift",)),
+            normal(split(key)[0], (2, 3), dtype),
+            positive(split(key)[1], (2, 3), dtype),
+        ),
+        ({"per": "activation"},),
+    ),
+    Concept(
+        "layers/layer_norm",
+        fdl.ops.layer_norm,
+        lambda key, dtype: normalization(key, dtype, (7, 2, 5), (5,)),
+        ({}, {"fast": True, "eps": 0.1}),
+    ),
+    Concept(
+        "layers/layer_norm",
+        fdl.ops.layer_norm,
+        lambda key, dtype: normalization(key, dtype, (7, 2, 5), (2, 5), ("shift",)),
+        ({"dims": 2},),
+    ),
+    Concept(
+        "layers/rms_norm", fdl.ops.rms_norm, lambda key, dtype: normalization(key, dtype, (7, 2, 5), (5,), ("scale",))
+    ),
+    Concept(
+        "layers/group_norm",
+        fdl.ops.group_norm,
+        lambda key, dtype: normalization(key, dtype, (5, 3, 2, 6), (6,)),
+        ({"groups": 2}, {"groups": 6, "eps": 0.1, "fast": True}),
+    ),
+    Concept(
+        "layers/instance_norm",
+        fdl.ops.instance_norm,
+        lambda key, dtype: normalization(key, dtype, (5, 3, 2, 3), (3,)),
+    ),
     Concept(
         "losses/amended_cross_entropy",
         fdl.losses.amended_cross_entropy,

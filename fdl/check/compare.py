@@ -4,12 +4,14 @@ t is the truth (the reference in float64), s its rounding scale and s' the candi
 error that rounding leaves in an entry, for the unit roundoff u.
 
     formula    in float64                           |c - t| <= FORMULA u64 (s + s')
-    rounding   in the precision of the arguments    |c - t| <= ROUNDING (u s r + |p - t| + u min(s', max|t|))
+    rounding   in the precision of the arguments    |c - t| <= ROUNDING (u s r + |p - t|) + min(ROUNDING u s', most)
 
 p is the plain version in that precision, and r >= 1 how much worse than expected it typically is there (coarse matrix units,
-sums kept in 16 bits). A wrong formula is wrong in float64, by far more than rounding. A right one that rounds badly is right
-in float64, and in float32 far worse than the plain version; it may lose the digits of small entries, as long as they are
-few against the largest entry of the array. An entry where the plain version overflows does not accuse.
+sums kept in 16 bits). A wrong formula is wrong in float64, by far more than rounding. A right one that cancels is right in
+float64, and in float32 worse than the plain version by what rounding makes of its own steps: it is accepted, and said to be
+ill-conditioned, as long as two digits survive, counted from the largest entry of the array: most = LOST max|t|, or ROUNDING u
+max|t| if u is coarser. Beyond that, and where it is not finite, it is of no use in that precision, and accused. An entry where
+the plain version overflows does not accuse.
 
 At a kink the truth jumps, however little the arguments are moved. There the reference takes one slope, by its convention, and
 a candidate may take another one between those on either side: it is counted as a kink and not compared.
@@ -26,6 +28,7 @@ from fdl.check.rounding import unit_roundoff
 
 FORMULA = 100.0
 ROUNDING = 16.0
+LOST = 1e-2
 
 _SEEN = 1e-2  # an entry decides if an error of 1 % in it would show,
 _NOTHING = 1e-6  # or an error of this share of the natural size of its leaf: it is zero up to rounding
@@ -83,7 +86,8 @@ def of_rounding(
         expected = np.maximum(u * scale * max(1.0, ratio), error)
         allowed = ROUNDING * (u * scale * max(1.0, ratio) + error) + floor
         if own_scale is not None and comparable.any():
-            allowed += ROUNDING * u * np.minimum(own_scale, np.max(np.abs(wanted[comparable])))
+            most = max(LOST, ROUNDING * u) * np.max(np.abs(wanted[comparable]))
+            allowed += np.minimum(ROUNDING * u * own_scale, most)
     return Truth(wanted, allowed, comparable, excused, expected, floor)
 
 

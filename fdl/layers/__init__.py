@@ -21,15 +21,21 @@ from fdl.layers.activations import (
     squareplus,
     tanh,
 )
+from fdl.layers.batch_norm import batch_norm
 from fdl.layers.dense import dense
 from fdl.layers.dropout import dropout
 from fdl.layers.flatten import flatten
 from fdl.layers.glu import glu
+from fdl.layers.group_norm import group_norm
+from fdl.layers.instance_norm import instance_norm
+from fdl.layers.layer_norm import layer_norm
 from fdl.layers.prelu import prelu
+from fdl.layers.rms_norm import rms_norm
 from fdl.layers.softmax import log_softmax, softmax
 from fdl.layers.sparsemax import sparsemax
 
 __all__ = [
+    "batch_norm",
     "celu",
     "dense",
     "dropout",
@@ -37,9 +43,12 @@ __all__ = [
     "flatten",
     "gelu",
     "glu",
+    "group_norm",
     "hard_sigmoid",
     "hard_silu",
     "hard_tanh",
+    "instance_norm",
+    "layer_norm",
     "leaky_relu",
     "log_sigmoid",
     "log_softmax",
@@ -47,6 +56,7 @@ __all__ = [
     "prelu",
     "relu",
     "relu6",
+    "rms_norm",
     "selu",
     "sigmoid",
     "silu",

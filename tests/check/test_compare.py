@@ -1,9 +1,11 @@
 """One array against the truth: what is allowed, what is decided, and what a wrong array looks like."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fdl.check import gradients
 from fdl.check.compare import (
     FORMULA,
     ROUNDING,
@@ -132,3 +134,24 @@ def test_numbers_that_are_flushed_to_zero_are_no_error(dtype):
     tiny = float(jnp.finfo(dtype).smallest_subnormal if dtype == jnp.float16 else jnp.finfo(dtype).tiny)
     t = np.asarray([tiny / 2])
     assert not wrong_entries(np.zeros(1), of_rounding(t, t, None, unit_roundoff(dtype), t, dtype)).any()
+
+
+def cancelling(by):
+    """A right backward that cancels: (candidate, reference, x)."""
+
+    def half_square(x):
+        return x * x / 2
+
+    candidate = jax.custom_vjp(half_square)
+    candidate.defvjp(lambda x: (half_square(x), x), lambda x, g: (g * ((x + by) - by),))
+    return candidate, half_square, jnp.asarray(np.random.default_rng(0).standard_normal(20), jnp.float32)
+
+
+def test_a_right_formula_that_cancels_is_no_false_alarm():
+    candidate, reference, x = cancelling(1e3)
+    assert gradients(candidate, x, reference=reference, modes="quick").verdict == "right"
+
+
+def test_a_right_formula_of_which_no_digits_are_left_is_accused():
+    candidate, reference, x = cancelling(1e7)
+    assert gradients(candidate, x, reference=reference, modes="quick").verdict == "wrong"

@@ -1,0 +1,57 @@
+"""Folding: in use, a batch_norm after a dense or convolutional layer is part of that layer.
+
+    scale (x w + b - mean) / sqrt(var + eps) + shift = x (w a) + (b - mean) a + shift          a = scale / sqrt(var + eps)
+
+a multiplies the columns of w, one for each feature it makes. The result computes the same up to rounding, without the
+normalization: fewer layers, no state.
+"""
+
+import jax.numpy as jnp
+
+from fdl.compose import rebuilt
+from fdl.errors import refuse_type, shown
+from fdl.layer import Layer, Params, State
+from fdl.layers._moments import reciprocal_root
+from fdl.layers.batch_norm.layer import statistics
+
+_LINEAR = ("dense", "conv", "conv_transpose")
+
+
+def fold(model: Layer, params: Params, state: State) -> tuple[Layer, Params, State]:
+    """(model, params, state) in which every batch_norm that follows a dense or convolutional layer is gone.
+
+    For use, not for training. The other layers keep their names; a batch_norm elsewhere (after an activation, per activation)
+    stays as it is.
+    """
+    if not isinstance(model, Layer):
+        refuse_type("batch_norm.fold", f"model is {shown(model)}, wanted an fdl.Layer")
+    if not model.layers:
+        return model, params, state
+    kept: list[tuple[str, Layer]] = []
+    new_params, new_state = {}, {}
+    for name, layer in model.layers:
+        inner = fold(layer, params.get(name, {}), state.get(name, {}))
+        follows = kept[-1] if kept and model.name in ("serial", "residual") and name != "shortcut" else None
+        if layer.name == "batch_norm" and follows and follows[1].name in _LINEAR and _per_feature(inner[2]):
+            new_params[follows[0]] = _folded(new_params[follows[0]], layer, inner[1], inner[2])
+            continue
+        kept.append((name, inner[0]))
+        new_params |= {name: inner[1]} if inner[1] else {}
+        new_state |= {name: inner[2]} if inner[2] else {}
+    return rebuilt(model, tuple(kept)), new_params, new_state
+
+
+def _per_feature(state: State) -> bool:
+    return state["mean"].ndim == 1
+
+
+def _folded(params: Params, layer: Layer, affine: Params, state: State) -> Params:
+    w = params["w"]
+    wide = state["mean"].dtype
+    mean, var = statistics(state)
+    eps = dict(layer._run.settings)["in_use"].value
+    a = reciprocal_root(var + jnp.asarray(dict(eps.options)["eps"].value, wide))
+    a = a * affine["scale"].astype(wide) if "scale" in affine else a
+    b = (params["b"].astype(wide) if "b" in params else 0) - mean
+    b = b * a + (affine["shift"].astype(wide) if "shift" in affine else 0)
+    return {"w": (w.astype(wide) * a.reshape((1,) * (w.ndim - 1) + (-1,))).astype(w.dtype), "b": b.astype(w.dtype)}
