@@ -7,8 +7,8 @@ import pytest
 
 import fdl
 from fdl.errors import InputError, InputTypeError
-from fdl.layers.batch_norm import fold, population_statistics, terms
 
+fold, population_statistics, terms = fdl.batch_norm.fold, fdl.batch_norm.population_statistics, fdl.batch_norm.terms
 rng = np.random.default_rng(0)
 
 
@@ -296,7 +296,7 @@ def test_members_with_unequal_counts_see_the_statistics_of_all(counts):
         (lambda: fdl.batch_norm(momentum=0.5, update=0.5), InputError, "wanted one of them: update = 1 - momentum"),
         (lambda: fdl.batch_norm(per="pixel"), InputError, "per is 'pixel'"),
         (lambda: fdl.batch_norm(eps=-1.0), InputError, "eps is -1.0"),
-        (lambda: fdl.batch_norm(scale=1), InputTypeError, "scale is int 1"),
+        (lambda: fdl.batch_norm(scale=1), InputTypeError, "scale is int 1"),  # pyright: ignore[reportArgumentType]
         (lambda: fdl.ops.batch_norm({}, jnp.ones(3)), InputError, "examples first, features last"),
         (lambda: fdl.ops.batch_norm({}, jnp.ones((0, 3))), InputError, "leave out empty batches"),
         (lambda: fdl.ops.batch_norm({"gamma": jnp.ones(3)}, jnp.ones((2, 3))), InputError, "'scale' and 'shift'"),
