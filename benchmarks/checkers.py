@@ -10,8 +10,9 @@ the equation as reference, quick and default modes; jax.test_util.check_grads(or
 chex.assert_numerical_grads (the same) in the arguments' own precision; torch.autograd.gradcheck, slow and fast, in float64,
 where it asks to be used: the same JAX function and its backward pass behind a torch.autograd.Function. These tools take
 floating arrays alone: they get the leaves as positional arguments, and the others closed over. Accepting a wrong case is a
-miss, refusing a right one a false alarm, and anything raised but the tool's own verdict "could not run". Every tool runs in
-a process of its own, after one call that warms it up; times are per case, compilation included.
+miss, refusing a right one a false alarm, and anything raised but the tool's own verdict "could not run". A wrong case is named
+rightly if the first diagnosis, or where there is none the first message, says what was planted (`Case.is_named_by`); only fdl
+gives any. Every tool runs in a process of its own, after one call that warms it up; times are per case, compilation included.
 
 Result: the detection matrix, by family and by what is wrong. By default a part of the zoo, about 3 minutes on 2 cores; with
 --full all of it, with three keys that draw the arguments and what a tool draws. The exit code is 1 if fdl passes a wrong
@@ -45,17 +46,19 @@ class Answer(NamedTuple):
     verdict: str
     seconds: float
     note: str = ""
+    named: bool = False  # what is wrong was said, and rightly
 
 
-# ---- the tools: a case and its arguments in, a verdict and a note out
+# ---- the tools: a case and its arguments in, a verdict, a note and what is said first of the cause out
 
 
-def fdl(modes: str) -> Callable[..., tuple[str, str]]:
+def fdl(modes: str) -> Callable[..., tuple[str, ...]]:
     from fdl.check import gradients
 
     def ask(case, args, seed):
         report = gradients(case.candidate, *args, reference=case.reference, modes=modes, key=seed)
-        return report.verdict, report.sentence
+        said = [f.diagnosis for f in report.failures] + [f.message for f in report.failures]
+        return report.verdict, report.sentence, next(filter(None, said), "")
 
     return ask
 
@@ -77,7 +80,7 @@ def floating(case, args):
     return function, tuple(leaves[i] for i in active)
 
 
-def check_grads() -> Callable[..., tuple[str, str]]:
+def check_grads() -> Callable[..., tuple[str, ...]]:
     from jax.test_util import check_grads
 
     def ask(case, args, seed):
@@ -91,7 +94,7 @@ def check_grads() -> Callable[..., tuple[str, str]]:
     return ask
 
 
-def chex() -> Callable[..., tuple[str, str]]:
+def chex() -> Callable[..., tuple[str, ...]]:
     import chex
 
     def ask(case, args, seed):
@@ -105,7 +108,7 @@ def chex() -> Callable[..., tuple[str, str]]:
     return ask
 
 
-def gradcheck(fast: bool) -> Callable[..., tuple[str, str]]:
+def gradcheck(fast: bool) -> Callable[..., tuple[str, ...]]:
     import jax
     import jax.numpy as jnp
     import torch
@@ -144,7 +147,7 @@ def gradcheck(fast: bool) -> Callable[..., tuple[str, str]]:
 
 
 class Tool(NamedTuple):
-    make: Callable[[], Callable[..., tuple[str, str]]]
+    make: Callable[[], Callable[..., tuple[str, ...]]]
     requires: tuple[str, ...] = ()
 
 
@@ -185,14 +188,15 @@ def answers(tool: str, names: Sequence[str], seed: int) -> Trial:
     return Trial([tuple(one(ask, found[name], seed)) for name in names])
 
 
-def one(ask: Callable[..., tuple[str, str]], case: Any, seed: int) -> Answer:
+def one(ask: Callable[..., tuple[str, ...]], case: Any, seed: int) -> Answer:
     args = case.arguments(seed)
     start = time.perf_counter()
     try:
-        verdict, note = ask(case, args, seed)
+        verdict, note, *diagnosis = ask(case, args, seed)
     except Exception as error:  # whatever a tool raises at a case is its answer
-        verdict, note = FAILED, brief(error)
-    return Answer(case.name, seed, verdict, time.perf_counter() - start, note)
+        verdict, note, diagnosis = FAILED, brief(error), []
+    seconds = time.perf_counter() - start
+    return Answer(case.name, seed, verdict, seconds, note, case.wrong and any(map(case.is_named_by, diagnosis)))
 
 
 def collect(names: Sequence[str], keys: int) -> dict[str, list[Answer] | str]:
@@ -222,6 +226,7 @@ def collect(names: Sequence[str], keys: int) -> dict[str, list[Answer] | str]:
 class Score(NamedTuple):
     wrong: int = 0
     caught: int = 0
+    named: int = 0  # of those caught
     missed: int = 0
     right: int = 0
     alarms: int = 0
@@ -238,6 +243,7 @@ def score(given: Sequence[Answer], wrong: Mapping[str, bool]) -> Score:
     return Score(
         len(bad),
         sum(a.verdict == WRONG for a in bad),
+        sum(a.verdict == WRONG and a.named for a in bad),
         sum(a.verdict == RIGHT for a in bad),
         len(good),
         sum(a.verdict == WRONG for a in good),
@@ -273,7 +279,7 @@ def rows_of(collected: Mapping[str, list[Answer] | str], wrong: Mapping[str, boo
 
 def text(s: Score) -> str:
     return (
-        f"caught {s.caught} of {s.wrong}, missed {s.missed}, false alarms {s.alarms} of {s.right}, "
+        f"caught {s.caught} of {s.wrong}, named rightly {s.named}, missed {s.missed}, false alarms {s.alarms} of {s.right}, "
         f"undecided or could not run {s.undecided}, {s.seconds:.2g} s per case, at most {s.slowest:.2g} s"
     )
 
@@ -312,15 +318,25 @@ def markdown(collected: Mapping[str, list[Answer] | str]) -> str:
 
         return cell
 
+    def named(names: set[str]) -> Callable[[list[Answer]], str]:
+        def cell(given: list[Answer]) -> str:
+            s = score([a for a in given if a.case in names], wrong)
+            return f"{s.named} of {s.wrong}" if s.wrong and any(a.named for a in given) else "-"
+
+        return cell
+
     everything = {case.name for case in CASES}
     line("**wrong ones caught**", caught(everything))
+    line("**named rightly**", named(everything))
     line("wrong ones missed", lambda given: str(score(given, wrong).missed))
     line("**false alarms**", lambda given: f"{score(given, wrong).alarms} of {score(given, wrong).right}")
     line("undecided, or could not run", lambda given: str(score(given, wrong).undecided))
     line("seconds per case, median", lambda given: f"{score(given, wrong).seconds:.2g}")
     line("seconds per case, largest", lambda given: f"{score(given, wrong).slowest:.2g}")
     for family in dict.fromkeys(case.family for case in CASES):
-        line(f"caught: {family}", caught({case.name for case in CASES if case.family == family}))
+        own = {case.name for case in CASES if case.family == family}
+        line(f"caught: {family}", caught(own))
+        line(f"named rightly: {family}", named(own))
     for term in sorted({case.term for case in CASES if case.wrong}):
         line(f"caught: *{term}*", caught({case.name for case in CASES if case.term == term}))
     return "\n".join(lines) + "\n"

@@ -2,12 +2,14 @@
 
     python -m fdl check mylib.losses:huber --arg float32[7,3] --arg float32[7,3] --option delta=2.0
     python -m fdl check mylib.losses:huber --reference mylib.losses:plain_huber --json
+    python -m fdl check mylib.losses:huber --reference mylib.losses:plain_huber --shrink test_huber_gradient.py
 
 The arguments of the candidate are drawn for each --arg: DTYPE[SIZE,...], standard normal for floats; integers are drawn below
 10, or below the limit in int32[7]<3. Without --arg they come from a function `example_args()` of the candidate's module: a
 tuple of arguments, or a dict of such tuples by name.
 
-The verdict is the exit code: 0 right, 1 wrong, 2 undecided or could not run.
+The verdict is the exit code: 0 right, 1 wrong, 2 undecided or could not run. On a terminal with rich installed the report is in
+colour (NO_COLOR turns that off); files are written whole or not at all.
 """
 
 import argparse
@@ -15,10 +17,13 @@ import ast
 import importlib
 import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from fdl.errors import InputError, InputTypeError
 
 RIGHT, WRONG, UNDECIDED = 0, 1, 2
 
@@ -44,10 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     check.add_argument("--key", type=int, default=0, help="seed of the arguments and the cotangents (default: 0)")
     check.add_argument("--json", action="store_true", help="print the report as JSON")
     check.add_argument("--junit", metavar="FILE.xml", type=Path, help="write it for a CI server too")
+    check.add_argument(
+        "--shrink",
+        metavar="FILE.py",
+        type=Path,
+        help="if wrong, write the smallest failing case found as a pytest file",
+    )
     settings = parser.parse_args(argv)
     try:
         return _check(settings)
-    except _Unusable as error:
+    except (_Unusable, InputError, InputTypeError) as error:
         print(f"fdl check: {error}", file=sys.stderr)
     except Exception:
         traceback.print_exc()
@@ -57,27 +68,75 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(settings: argparse.Namespace) -> int:
     """Compares the gradients of a function with those of a reference. Exit code: 0 right, 1 wrong, 2 undecided or could
     not run."""
-    import jax
-
     from fdl.check import gradients
 
+    for path in (settings.junit, settings.shrink):
+        if path is not None:
+            _require_writable(path)
     candidate = _found(settings.candidate)
     reference = _found(settings.reference) if settings.reference else None
     args = tuple(_drawn(spec, settings.key, i) for i, spec in enumerate(settings.arg)) or _example(settings.candidate)
     options = dict(map(_option, settings.option))
     for place, function in ((settings.candidate, candidate), (settings.reference, reference)):
-        try:
-            if function is not None:
-                jax.eval_shape(lambda function=function: function(*args, **options))
-        except Exception as error:
-            raise _Unusable(
-                f"{place} cannot be called with these arguments: {type(error).__name__}: {error}"
-            ) from error
-    report = gradients(candidate, *args, reference=reference, options=options, modes=settings.modes, key=settings.key)
-    print(report.to_json(indent=2) if settings.json else report)
+        if callable(function):
+            _require_call(place, function, args, options)
+    asked = {"reference": reference, "options": options, "modes": settings.modes, "key": settings.key}
+    report = gradients(candidate, *args, **asked)
+    if settings.json:
+        print(report.to_json(indent=2))
+    else:
+        _show(report)
     if settings.junit:
         _write_junit(settings.junit, settings.candidate, report)
+    if settings.shrink:
+        _write_shrunk(settings.shrink, report, candidate, args, asked)
     return {"right": RIGHT, "wrong": WRONG}.get(report.verdict, UNDECIDED)
+
+
+def _show(report: Any) -> None:
+    """In colour on a terminal, where rich is installed and NO_COLOR is not set; else as plain text."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        print(report)
+        return
+    console = Console()
+    plain = not console.is_terminal or console.is_dumb_terminal or console.no_color
+    print(report) if plain else console.print(report)
+
+
+def _require_writable(path: Path) -> None:
+    """Before a check that takes long, rather than after it."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _Unusable(
+            f"{path} cannot be written ({error.strerror or error}); name a file in a folder of yours"
+        ) from error
+
+
+def _require_call(place: str, function: Any, args: tuple, options: dict[str, Any]) -> None:
+    import jax
+
+    from fdl.errors import shown
+
+    try:
+        jax.eval_shape(lambda: function(*args, **options))
+    except Exception as error:
+        taken = [*(shown(x) if hasattr(x, "shape") else type(x).__name__ for x in args)]
+        taken += [f"{name}={value!r}" for name, value in options.items()]
+        raise _Unusable(
+            f"{place} cannot be called with ({', '.join(taken)}): {type(error).__name__}: {_first_lines(error)}; "
+            "give an --arg for each positional argument, in order, and --option NAME=VALUE for keyword arguments"
+        ) from error
+
+
+def _first_lines(error: Exception, limit: int = 3) -> str:
+    return "\n".join(str(error).strip().splitlines()[:limit]).rstrip(".") or "no message"
 
 
 def _found(place: str) -> Any:
@@ -87,7 +146,13 @@ def _found(place: str) -> Any:
     try:
         found = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise _Unusable(f"there is no module {error.name!r}; run the command in the folder that holds it") from error
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise _Unusable(
+                f"there is no module {error.name!r}; run the command in the folder that holds it"
+            ) from error
+        raise _Unusable(f"{module_name} imports {error.name!r}, which is not installed; install it") from error
+    except Exception as error:
+        raise _Unusable(f"{module_name} cannot be imported: {type(error).__name__}: {_first_lines(error)}") from error
     for name in path.split("."):
         if not hasattr(found, name):
             there = (
@@ -102,14 +167,14 @@ def _drawn(spec: str, seed: int, place: int) -> Any:
     import jax
     import jax.numpy as jnp
 
-    match = re.fullmatch(r"(\w+)\[\s*((?:\d+\s*,?\s*)*)\](?:<(\d+))?", spec)
+    match = re.fullmatch(r"\s*(\w+)\[\s*((?:\d+\s*(?:,\s*\d+\s*)*)?),?\s*\](?:<([1-9]\d*))?\s*", spec)
     try:
         dtype = jnp.dtype(match[1]) if match else None
     except TypeError:
         dtype = None
     if match is None or dtype is None:
         raise _Unusable(
-            f"--arg {spec!r} is no argument, wanted a dtype and a shape: float32[7,3], int32[7]<10, float32[]"
+            f"--arg {spec!r} is no argument, wanted a dtype and a shape: 'float32[7,3]', 'int32[7]<10', 'float32[]'"
         )
     shape = tuple(int(size) for size in re.findall(r"\d+", match[2]))
     key = jax.random.fold_in(jax.random.key(seed), place)
@@ -145,7 +210,7 @@ def _option(text: str) -> tuple[str, Any]:
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        return name, value
+        return name, float(value) if value.lower().lstrip("+-") in ("nan", "inf") else value
 
 
 def _write_junit(path: Path, name: str, report: Any) -> None:
@@ -168,7 +233,19 @@ def _write_junit(path: Path, name: str, report: Any) -> None:
     for attribute, tag in counts.items():
         suite.set(attribute, str(sum(case.find(tag) is not None for case in suite)))
     suite.set("tests", str(len(suite)))
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     ElementTree.ElementTree(suite).write(partial, encoding="utf-8", xml_declaration=True)
     partial.replace(path)
+
+
+def _write_shrunk(path: Path, report: Any, candidate: Any, args: tuple, asked: dict[str, Any]) -> None:
+    """Says what became of it on the standard error stream: the output may be JSON."""
+    from fdl.check import shrink
+
+    if report.verdict != "wrong":
+        print(f"fdl check: nothing to shrink, the verdict is {report.verdict}: {path} was not written", file=sys.stderr)
+        return
+    shrunk = shrink(candidate, *args, **asked)
+    shrunk.save(path)
+    fill_in = "" if shrunk.standalone else "; its first lines say what has to be filled in"
+    print(f"fdl check: {shrunk.sentence}: {path}{fill_in}", file=sys.stderr)

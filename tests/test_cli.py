@@ -1,4 +1,4 @@
-"""`python -m fdl check`: verdicts as exit codes, arguments from specs and from the module, JSON, JUnit, and refusals."""
+"""`python -m fdl check`: verdicts as exit codes, arguments from specs and from the module, JSON, JUnit, a shrunk case, refusals."""
 
 import json
 import re
@@ -29,17 +29,33 @@ def pick(x, i):
 def count(x):
     return jnp.sum(x > 0)
 
+def needs(x, *, gain):
+    return gain * x**2
+
+def other_shape(x, w):
+    return x * w
+
+def with_nan(x):
+    return x**2
+
+number = 3
+
 def example_args():
     x = jnp.linspace(-1.0, 1.0, 5)
-    return {"half_wrong": (x, x + 2), "plain": (x, x), "count": x}
+    return {"half_wrong": (x, x + 2), "plain": (x, x), "count": x, "with_nan": x.at[0].set(jnp.nan)}
 """
 
 
 @pytest.fixture(autouse=True)
 def library(tmp_path, monkeypatch):
     (tmp_path / "checked_library.py").write_text(MODULE)
+    (tmp_path / "broken_library.py").write_text("nothing")
+    (tmp_path / "needy_library.py").write_text("import no_such_dependency")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+
+
+TWO = ("--arg", "float32[3]", "--arg", "float32[3]")
 
 
 def run(capsys, *argv):
@@ -76,18 +92,76 @@ def test_json_and_junit(capsys, tmp_path):
     assert failed.get("name") == "w" and [p.name for p in (tmp_path / "out").iterdir()] == ["report.xml"]
 
 
+def test_a_shrunk_case_is_written_and_fails_as_a_test(capsys, tmp_path):
+    where = ("checked_library:half_wrong", "--reference", "checked_library:plain")
+    code, out, err = run(capsys, *where, "--json", "--shrink", "new/test_case.py")
+    assert code == 1 and json.loads(out)["verdict"] == "wrong"
+    assert re.search(r"shrunk from float64\[5\], float64\[5\] to .*: new/test_case.py", err)
+    namespace = {}
+    exec((tmp_path / "new" / "test_case.py").read_text(), namespace)
+    with pytest.raises(AssertionError, match="dw is 0.9 times what it should be"):
+        namespace["test_gradients"]()
+    code, _, err = run(capsys, "checked_library:plain", "--shrink", "right.py")
+    assert code == 0 and "nothing to shrink, the verdict is right: right.py was not written" in err
+    assert not (tmp_path / "right.py").exists()
+
+
+def test_nan_is_undecided_and_another_output_is_wrong(capsys):
+    code, out, _ = run(capsys, "checked_library:with_nan", "--reference", "checked_library:with_nan")
+    assert code == 0 and "the truth is not finite there" in out
+    code, out, _ = run(capsys, "checked_library:other_shape", "--reference", "checked_library:plain", *TWO)
+    assert code == 1 and "returned output float32[3], wanted output float32[]" in out
+
+
+def test_in_colour_on_a_terminal_and_plain_elsewhere(capsys, monkeypatch):
+    pytest.importorskip("rich")
+    where = ("checked_library:half_wrong", "--reference", "checked_library:plain")
+    _, plain, _ = run(capsys, *where)
+    assert "\x1b[" not in plain
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    _, coloured, _ = run(capsys, *where)
+    assert "\x1b[1;31mwrong" in coloured
+    # the same words, whatever the layout
+    assert set(re.sub(r"\x1b\[[\d;]*m|\u2500", "", coloured).split()) == set(plain.split())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert run(capsys, *where)[1] == plain
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["nonsense"], "'nonsense' is no place, wanted PACKAGE.MODULE:NAME"),
         (["no_such_module:f"], "there is no module 'no_such_module'"),
         (["checked_library:nothing"], "has no 'nothing'; it has: .*plain"),
-        (["checked_library:scaled"], "example_args\\(\\) has half_wrong, plain, count, and no 'scaled'"),
+        (["checked_library:scaled"], "example_args\\(\\) has half_wrong, .*, count, with_nan, and no 'scaled'"),
         (["fdl.losses:huber"], "no arguments: give --arg"),
         (["checked_library:plain", "--arg", "float32(3)"], "is no argument, wanted a dtype and a shape"),
         (["checked_library:plain", "--arg", "floaty[3]"], "is no argument"),
         (["checked_library:plain", "--option", "gain"], "is no option, wanted NAME=VALUE"),
-        (["checked_library:plain", "--arg", "float32[3]"], "cannot be called with these arguments: TypeError"),
+        (["checked_library:plain", "--arg", "float32[3 3]"], "is no argument"),
+        (["checked_library:plain", "--arg", "int32[3]<0"], "is no argument"),
+        (["checked_library:plain", "--arg", f"float32[{'1' * 60}x]"], "is no argument"),
+        (
+            ["checked_library:plain", "--arg", "float32[3]"],
+            "cannot be called with \\(float32\\[3\\]\\): TypeError: .*'w'; give",
+        ),
+        (
+            ["checked_library:needs", "--arg", "float32[3]"],
+            "missing 1 required keyword-only argument: 'gain'.*--option",
+        ),
+        (
+            ["checked_library:plain", *TWO, "--reference", "checked_library:scaled"],
+            "checked_library:scaled cannot be called",
+        ),
+        (["checked_library:number", *TWO], "check.gradients: candidate is int 3, wanted an Op or a function"),
+        (["checked_library:count", "--arg", "int32[3]"], "nothing to differentiate in x int32\\[3\\]; pass a floating"),
+        (["checked_library:plain", *TWO, "--key", "-1"], "key is -1, wanted an int from 0 on"),
+        (["broken_library:f"], "broken_library cannot be imported: NameError: name 'nothing' is not defined"),
+        (["needy_library:f"], "needy_library imports 'no_such_dependency', which is not installed"),
+        (["checked_library:plain", "--shrink", "."], "\\. cannot be written \\(it is a folder\\)"),
+        (["checked_library:plain", "--junit", "checked_library.py/out.xml"], "out.xml cannot be written"),
     ],
 )
 def test_what_cannot_run_says_why(capsys, argv, message):

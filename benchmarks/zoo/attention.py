@@ -44,18 +44,29 @@ def full(r, q=3, k=6):
 op = zoo.op("attention", attention, attention_forward, attention_backward, full)
 op.right("causal", make=causal)
 op.right("one key", make=lambda r: full(r, 3, 1))
-op.wrong("scale left out", "missing factor", {"scale": 1.0})
-op.wrong("softmax's sum left out", "missing path through the sum", {"summed": 0.0})
-op.wrong("sum over queries", "wrong axis", {"axis": 1})
-op.wrong("dq and dk swapped", "transposed", {"swapped": True}, make=causal)
-op.wrong("uniform weights for dv", "stale residual", {"p_of_v": False})
-op.wrong("dk has none", "missing term", leaf(1, zero))
-op.wrong("dv's sign", "sign", leaf(2, negated))
+op.wrong("scale left out", "missing factor", {"scale": 1.0}, names=("the factor 0.4472", "sqrt(5)"))
+op.wrong(
+    "softmax's sum left out",
+    "missing path through the sum",
+    {"summed": 0.0},
+    names=("missing path through `jnp.sum(unnormalized",),
+)
+op.wrong("sum over queries", "wrong axis", {"axis": 1}, names=("runs over axis 1",))
+op.wrong("dq and dk swapped", "transposed", {"swapped": True}, make=causal, names=("dq is the gradient of k",))
+op.wrong(
+    "uniform weights for dv",
+    "stale residual",
+    {"p_of_v": False},
+    names=("constant stands in place of the factor", "averaged over axis 1"),
+)
+op.wrong("dk has none", "missing term", leaf(1, zero), names=("dk is zero",))
+op.wrong("dv's sign", "sign", leaf(2, negated), names=("dv has the wrong sign",))
 op.wrong(
     "mask forgotten",
     "missing mask",
     lambda kept, g: attention_backward((*kept[:3], weights(kept[0], kept[1], jnp.ones((2, 5, 5), bool))), g),
     make=causal,
+    names=("mask mask forgotten",),
 )
 op.wrong(
     "one query in dk",
@@ -64,6 +75,7 @@ op.wrong(
         attention_backward(kept, g)[:1]
         + attention_backward(kept, jnp.where((jnp.arange(3) > 0)[None, :, None], g, 0))[1:]
     ),
+    names=("the first of the 3 along axis 1 of the output is missing in dk",),
 )
 
 
@@ -90,7 +102,7 @@ op = zoo.op(
     shared_backward,
     lambda r: (r.normal(2, 3, 4, 5, scale=0.5), r.normal(2, 4, 5), r.normal(2, 4, 5)),
 )
-op.wrong("first head alone", "broadcast not summed", {"first": True})
+op.wrong("first head alone", "broadcast not summed", {"first": True}, names=("only the first of the 3 along axis 1",))
 op.wrong("mean over heads", "broadcast averaged", leaf(2, times(1 / 3)))
 
 
@@ -113,8 +125,17 @@ op = zoo.op(
     lambda _, g: (rotated(g, -1.0),),
     lambda r: (r.normal(2, 5, 6),),
 )
-op.wrong("turned the same way", "transposed", lambda _, g: (rotated(g),))
-op.wrong("not turned", "missing factor", lambda _, g: (g,))
+op.wrong(
+    "turned the same way",
+    "transposed",
+    lambda _, g: (rotated(g),),
+    names=(
+        "paths through `way * b` and `way * a` with the wrong sign",
+        "`jnp.sin(turn)[None]` with the wrong sign",
+        "`s` with the wrong sign",
+    ),
+)
+op.wrong("not turned", "missing factor", lambda _, g: (g,), names=("is the cotangent of the output",))
 
 
 def biased(s, bias):
@@ -139,5 +160,5 @@ op = zoo.op(
     biased_backward,
     lambda r: (r.normal(3, 4, 4), r.normal(7)),
 )
-op.wrong("distance reversed", "wrong index", {"sign": -1})
+op.wrong("distance reversed", "wrong index", {"sign": -1}, names=("dbias is in reverse order",))
 op.wrong("bias averaged over examples", "broadcast averaged", leaf(1, times(1 / 3)))

@@ -21,11 +21,34 @@ import numpy as np
 
 from fdl.op import Op
 
+# What a diagnosis says of terms that are told alike wherever they are planted.
+NAMES = {
+    "sign": ("has the wrong sign",),
+    "factor 2": ("is twice",),
+    "factor 1/2": ("is half",),
+    "factor 0.9": ("is 0.9 times",),
+    "factor 0.95": ("is 0.95 times",),
+    "factor 0.99": ("is 0.99 times",),
+    "missing 1/m": ("a sum in place of a mean",),
+    "1/m for a sum": ("a mean in place of a sum",),
+    "1/(m-1) for 1/m": ("1/(m - 1) in place of 1/m",),
+    "1/m for 1/(m-1)": ("1/m in place of 1/(m - 1)",),
+    "broadcast not summed": ("only the first of the",),
+    "broadcast averaged": ("a mean in place of a sum",),
+    "cotangent ignored": ("does not depend on the cotangent",),
+    "cotangent squared": ("has the cotangent squared",),
+    "duplicate indices overwritten": ("it overwrites the others",),
+    "wrong time order": ("in the wrong direction",),
+    "overflow": ("not finite: first in `jnp.exp(x)`",),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A backward pass and the equation whose derivative it claims to be. `term`: what is wrong with it, in words that
-    several cases share; empty for a right one."""
+    several cases share; empty for a right one. `names`: what was planted in the words of a diagnosis, of which a right
+    diagnosis has one; those of the term where a case has none of its own. The place of a single wrong entry, or row, is
+    its name."""
 
     name: str
     op: str
@@ -36,11 +59,16 @@ class Case:
     term: str = ""
     source: str = ""  # the public bug of this kind
     kinks: bool = False  # right, with another subgradient than the reference's
+    names: tuple[str, ...] = ()
     precision: bool = False  # wrong in the precision of its arguments only: the formula is right in exact arithmetic
 
     @property
     def wrong(self) -> bool:
         return bool(self.term)
+
+    def is_named_by(self, diagnosis: str) -> bool:
+        """Whether a diagnosis says what was planted."""
+        return any(words in diagnosis for words in self.names or NAMES.get(self.term, ()))
 
     def arguments(self, seed: int = 0) -> tuple:
         return self.make(Draw(np.random.default_rng([seed, *self.op.encode()])))

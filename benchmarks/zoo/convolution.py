@@ -40,11 +40,16 @@ op = zoo.op(
     "conv 1d", conv, lambda w, x: (conv(w, x), (w, x)), conv_backward, lambda r: (r.normal(3, 2, 4), r.normal(2, 7, 2))
 )
 op.right("kernel of 1", make=lambda r: (r.normal(1, 2, 4), r.normal(2, 5, 2)))
-op.wrong("kernel not flipped", "transposed", {"flip_dx": True})
-op.wrong("dw flipped", "transposed", {"flip_dw": True})
+op.wrong("kernel not flipped", "transposed", {"flip_dx": True}, names=("args[0] in reverse order along axis 0",))
+op.wrong("dw flipped", "transposed", {"flip_dw": True}, names=("args[0] is in reverse order along axis 0",))
 op.wrong("overlap overwritten", "duplicate indices overwritten", {"overlap": False})
-op.wrong("dw averaged over the batch", "1/m for a sum", {"mean": True})
-op.wrong("input channels mixed up", "wrong axis", leaf(0, lambda g: g[:, ::-1]))
+op.wrong("dw averaged over the batch", "1/m for a sum", {"mean": True}, names=("half",))
+op.wrong(
+    "input channels mixed up",
+    "wrong axis",
+    leaf(0, lambda g: g[:, ::-1]),
+    names=("in reverse order along axis 1", "moved by 1 along axis 1"),
+)
 
 
 def conv2(w, x):
@@ -71,8 +76,8 @@ op = zoo.op(
     conv2_backward,
     lambda r: (r.normal(3, 3, 2, 3), r.normal(2, 5, 5, 2)),
 )
-op.wrong("padding on one side", "off by one", {"shift": -1})
-op.wrong("height and width swapped", "transposed", {"swapped": True})
+op.wrong("padding on one side", "off by one", {"shift": -1}, names=("padded by one too few at the start",))
+op.wrong("height and width swapped", "transposed", {"swapped": True}, names=("args[0] transposed: axes 0 and 1",))
 op.wrong("sign of the kernel's", "sign", leaf(0, negated))
 
 
@@ -95,7 +100,7 @@ op = zoo.op(
     depthwise_backward,
     lambda r: (r.normal(3, 4), r.normal(2, 6, 4)),
 )
-op.wrong("one kernel for all channels", "broadcast averaged", {"channels": False})
+op.wrong("one kernel for all channels", "broadcast averaged", {"channels": False}, names=("averaged over axis 1",))
 
 
 def upward(w, x):
@@ -116,7 +121,7 @@ op = zoo.op(
     upward_backward,
     lambda r: (r.normal(3, 2, 3), r.normal(2, 4, 2)),
 )
-op.wrong("stride 1", "wrong stride", {"stride": 1})
+op.wrong("stride 1", "wrong stride", {"stride": 1}, names=("stride",))
 
 
 def max_pool(x):
@@ -142,7 +147,12 @@ op.right(
     kinks=True,
 )
 op.wrong("overlap overwritten", "duplicate indices overwritten", {"add": False})
-op.wrong("average pool's", "missing mask", {"every": True})
+op.wrong(
+    "average pool's",
+    "missing mask",
+    {"every": True},
+    names=("constant stands in place of the factor `eq", "gradient of the mean"),
+)
 
 
 def avg_pool(x):
@@ -154,8 +164,13 @@ def avg_pool_backward(x, g):
 
 
 op = zoo.op("average pool", avg_pool, lambda x: (avg_pool(x), x), avg_pool_backward, lambda r: (r.normal(2, 8, 3),))
-op.wrong("not divided", "missing 1/m", leaf(0, times(4)))
-op.wrong("edges not overlapped", "wrong stride", lambda x, g: (jnp.repeat(g, 3, axis=1)[:, :8] / 2,))
+op.wrong("not divided", "missing 1/m", leaf(0, times(4)), names=("division by 4",))
+op.wrong(
+    "edges not overlapped",
+    "wrong stride",
+    lambda x, g: (jnp.repeat(g, 3, axis=1)[:, :8] / 2,),
+    names=("overlap", "stride"),
+)
 
 
 def global_pool(x):
@@ -169,7 +184,12 @@ op = zoo.op(
     lambda x, g: (jnp.broadcast_to(g[:, None, None] / 20, x.shape),),
     lambda r: (r.normal(3, 4, 5, 2),),
 )
-op.wrong("divided by one side", "missing 1/m", leaf(0, times(5)))
+op.wrong(
+    "divided by one side",
+    "missing 1/m",
+    leaf(0, times(5)),
+    names=("5 times what it should be: a sum in place of a mean over axis 2",),
+)
 
 
 def nearest(x):
@@ -183,8 +203,8 @@ op = zoo.op(
     lambda _, g: (g[:, ::2] + g[:, 1::2],),
     lambda r: (r.normal(2, 5, 3),),
 )
-op.wrong("every second", "broadcast not summed", lambda _, g: (g[:, ::2],))
-op.wrong("averaged", "broadcast averaged", lambda _, g: ((g[:, ::2] + g[:, 1::2]) / 2,))
+op.wrong("every second", "broadcast not summed", lambda _, g: (g[:, ::2],), names=("only the first of every 2",))
+op.wrong("averaged", "broadcast averaged", lambda _, g: ((g[:, ::2] + g[:, 1::2]) / 2,), names=("half",))
 
 
 def interpolate(x, at):
@@ -209,5 +229,5 @@ op = zoo.op(
     interpolate_backward,
     lambda r: (r.normal(6), r.positive(9, low=0.1, high=4.9)),
 )
-op.wrong("places have none", "missing term", {"places": 0.0})
-op.wrong("shares swapped", "wrong index", {"swapped": True})
+op.wrong("places have none", "missing term", {"places": 0.0}, names=("is zero",))
+op.wrong("shares swapped", "wrong index", {"swapped": True}, names=("`share` and `1 - share` in place of each other",))

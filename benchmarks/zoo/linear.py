@@ -33,14 +33,24 @@ op = zoo.op(
 op.right("one example, one feature", make=lambda r: ({"b": r.normal(1), "w": r.normal(1, 1)}, r.normal(1, 1)))
 op.right("bfloat16", make=lambda r: jax.tree.map(lambda a: a.astype(jnp.bfloat16), square_layer(r)))
 op.right("two examples", make=lambda r: ({"b": r.normal(3), "w": r.normal(5, 3)}, r.normal(2, 5)))
-op.wrong("w not transposed", "transposed", {"transposed_w": True}, make=square_layer)
-op.wrong("dw transposed", "transposed", {"transposed_dw": True}, make=square_layer)
+op.wrong("w not transposed", "transposed", {"transposed_w": True}, make=square_layer, names=("params['w'] transposed",))
+op.wrong("dw transposed", "transposed", {"transposed_dw": True}, make=square_layer, names=("is transposed",))
 op.wrong("db is the first row", "broadcast not summed", lambda k, g: ({"b": g[0], "w": k[1].T @ g}, g @ k[0]["w"].T))
 op.wrong("db averaged", "broadcast averaged", leaf(0, times(1 / 7)))
-op.wrong("db zero", "missing term", leaf(0, zero))
+op.wrong("db zero", "missing term", leaf(0, zero), names=("is zero",))
 op.wrong("dw averaged", "1/m for a sum", leaf(1, times(1 / 7)))
-op.wrong("one row of dw", "one row", leaf(1, lambda g: g.at[3].multiply(jnp.asarray(1.01, g.dtype))))
-op.wrong("first example's dx alone", "missing term", leaf(2, lambda g: jnp.where((jnp.arange(7) == 0)[:, None], g, 0)))
+op.wrong(
+    "one row of dw",
+    "one row",
+    leaf(1, lambda g: g.at[3].multiply(jnp.asarray(1.01, g.dtype))),
+    names=("1.01 times what it should be at index 3 along axis 0",),
+)
+op.wrong(
+    "first example's dx alone",
+    "missing term",
+    leaf(2, lambda g: jnp.where((jnp.arange(7) == 0)[:, None], g, 0)),
+    names=("only the first of the 7 along axis 0",),
+)
 
 
 def mlp(params, x):
@@ -68,9 +78,14 @@ op = zoo.op(
     lambda r: ({"b0": r.normal(6), "b1": r.normal(3), "w0": r.normal(5, 6), "w1": r.normal(6, 3)}, r.normal(7, 5)),
 )
 op.wrong("db1 times 0.9", "factor 0.9", leaf(1, times(0.9)), source="check_grads, measured")
-op.wrong("slope of tanh left out", "missing factor", {"slope": False})
-op.wrong("dw0 from before the tanh", "stale residual", {"stale": True})
-op.wrong("one entry by 1e-3", "one entry", leaf(3, entry((2, 1), 1e-3)))
+op.wrong("slope of tanh left out", "missing factor", {"slope": False}, names=("derivative of `jnp.tanh(x @",))
+op.wrong("dw0 from before the tanh", "stale residual", {"stale": True}, names=("derivative of `jnp.tanh(x @",))
+op.wrong(
+    "one entry by 1e-3",
+    "one entry",
+    leaf(3, entry((2, 1), 1e-3)),
+    names=("1 + 0.001 times what it should be at [2, 1] alone",),
+)
 
 op = zoo.op(
     "matrix product",
@@ -79,12 +94,23 @@ op = zoo.op(
     lambda k, g: (g @ jnp.swapaxes(k[1], 1, 2), jnp.swapaxes(k[0], 1, 2) @ g),
     lambda r: (r.normal(3, 4, 4), r.normal(3, 4, 4)),
 )
-op.wrong("second not transposed", "transposed", lambda k, g: (g @ k[1], jnp.swapaxes(k[0], 1, 2) @ g))
-op.wrong("order of factors", "wrong order", lambda k, g: (jnp.swapaxes(k[1], 1, 2) @ g, jnp.swapaxes(k[0], 1, 2) @ g))
+op.wrong(
+    "second not transposed",
+    "transposed",
+    lambda k, g: (g @ k[1], jnp.swapaxes(k[0], 1, 2) @ g),
+    names=("b transposed", "product with `b`"),
+)
+op.wrong(
+    "order of factors",
+    "wrong order",
+    lambda k, g: (jnp.swapaxes(k[1], 1, 2) @ g, jnp.swapaxes(k[0], 1, 2) @ g),
+    names=("product with `b` in the derivative of `a @ b` is transposed or in the wrong order",),
+)
 op.wrong(
     "batches mixed",
     "wrong index",
     lambda k, g: (g @ jnp.swapaxes(jnp.roll(k[1], 1, 0), 1, 2), jnp.swapaxes(k[0], 1, 2) @ g),
+    names=("`b` moved by +1 along axis 0",),
 )
 
 op = zoo.op(
@@ -98,11 +124,13 @@ op.wrong(
     "a taken as symmetric",
     "transposed",
     lambda k, g: (jnp.einsum("n,ni,nj->ij", g, k[1], k[1]), 2 * g[:, None] * (k[1] @ k[0])),
+    names=("with `a.T` transposed",),
 )
 op.wrong(
     "one path of x",
     "missing path through the second factor",
     lambda k, g: (jnp.einsum("n,ni,nj->ij", g, k[1], k[1]), g[:, None] * (k[1] @ k[0].T)),
+    names=("missing path through `x @ a.T`",),
 )
 
 op = zoo.op(
@@ -115,8 +143,18 @@ op = zoo.op(
     ),
     lambda r: (r.normal(5, 3), r.normal(4, 5)),
 )
-op.wrong("decoder's part alone", "missing path through the first use", {"encoder": 0.0})
-op.wrong("encoder's part alone", "missing path through the second use", {"decoder": 0.0})
+op.wrong(
+    "decoder's part alone",
+    "missing path through the first use",
+    {"encoder": 0.0},
+    names=("missing path through `x @ w`", "missing path through `jnp.tanh(x @ w)`"),
+)
+op.wrong(
+    "encoder's part alone",
+    "missing path through the second use",
+    {"decoder": 0.0},
+    names=("missing path through `w.T`",),
+)
 
 
 def matrix(r, n=4):
@@ -136,8 +174,8 @@ op = zoo.op(
     solve_backward,
     lambda r: (matrix(r), r.normal(4, 3)),
 )
-op.wrong("not transposed", "transposed", {"transposed": False})
-op.wrong("sign of the matrix's", "sign", {"sign": 1.0})
+op.wrong("not transposed", "transposed", {"transposed": False}, names=("with a transposed",))
+op.wrong("sign of the matrix's", "sign", {"sign": 1.0}, names=("da has the wrong sign",))
 
 inverse = jnp.linalg.inv
 op = zoo.op(
@@ -147,8 +185,8 @@ op = zoo.op(
     lambda y, g: (-y.T @ g @ y.T,),
     lambda r: (matrix(r),),
 )
-op.wrong("not transposed", "transposed", lambda y, g: (-y @ g @ y,))
-op.wrong("one factor", "missing factor", lambda y, g: (-y.T @ g,))
+op.wrong("not transposed", "transposed", lambda y, g: (-y @ g @ y,), names=("with a transposed",))
+op.wrong("one factor", "missing factor", lambda y, g: (-y.T @ g,), names=("the factor `custom_linear_solve",))
 
 
 def log_determinant(a):
@@ -162,7 +200,7 @@ op = zoo.op(
     lambda y, g: (g * y.T,),
     lambda r: (matrix(r, 5),),
 )
-op.wrong("not transposed", "transposed", lambda y, g: (g * y,))
+op.wrong("not transposed", "transposed", lambda y, g: (g * y,), names=("da is transposed", "with a transposed"))
 
 
 def low_rank(base, a, b, x):
@@ -181,12 +219,13 @@ op = zoo.op(
     ),
     lambda r: (r.normal(6, 5), r.normal(6, 2), r.normal(2, 5), r.normal(4, 6)),
 )
-op.right("second factor zero", make=lambda r: (r.normal(6, 5), r.normal(6, 2), jnp.zeros((2, 5)), r.normal(4, 6)))
-op.wrong("scale forgotten", "missing factor", {"scale": 1.0})
+op.right("second factor zero", make=lambda r: (r.normal(6, 5), r.normal(6, 2), jnp.zeros((2, 5), jnp.float32), r.normal(4, 6)))
+op.wrong("scale forgotten", "missing factor", {"scale": 1.0}, names=("the factor 0.25",))
 op.wrong(
     "x has the base's path only",
     "missing path through the factors",
     lambda k, g: (k[3].T @ g, 0.25 * (k[3].T @ (g @ k[2].T)), 0.25 * ((k[3] @ k[1]).T @ g), g @ k[0].T),
+    names=("missing path through `x @ a`", "missing path through `(x @ a) @ b`", "missing path through `0.25"),
 )
-op.wrong("frozen base", "missing term", leaf(0, zero))
-op.wrong("sign of one factor's", "sign", leaf(2, negated))
+op.wrong("frozen base", "missing term", leaf(0, zero), names=("dbase is zero",))
+op.wrong("sign of one factor's", "sign", leaf(2, negated), names=("db has the wrong sign",))

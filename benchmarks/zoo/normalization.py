@@ -49,9 +49,21 @@ op = zoo.op("batch norm", *normalizer(0), lambda r: (parameters(r, 5), r.normal(
 op.right("mean 1e3", make=lambda r: (parameters(r, 5), r.normal(12, 5, mean=1e3)))
 op.right("a constant channel", make=lambda r: (parameters(r, 5), r.normal(12, 5).at[:, 2].set(0.5)))
 op.right("64 x 20", make=lambda r: (parameters(r, 20), r.normal(64, 20)))
-op.wrong("mean taken as constant", "missing path through mean", {"through_mean": 0.0})
-op.wrong("variance taken as constant", "missing path through var", {"through_var": 0.0})
-op.wrong("both taken as constant", "missing path through mean", {"through_mean": 0.0, "through_var": 0.0})
+op.wrong(
+    "mean taken as constant", "missing path through mean", {"through_mean": 0.0}, names=("missing path through `mean`",)
+)
+op.wrong(
+    "variance taken as constant",
+    "missing path through var",
+    {"through_var": 0.0},
+    names=("missing path through `var`",),
+)
+op.wrong(
+    "both taken as constant",
+    "missing path through mean",
+    {"through_mean": 0.0, "through_var": 0.0},
+    names=("missing paths through `mean` and `var`",),
+)
 op.wrong(
     "m - 1 for m",
     "1/(m-1) for 1/m",
@@ -59,26 +71,49 @@ op.wrong(
     make=lambda r: (parameters(r, 20), r.normal(64, 20)),
     source="check_grads, measured",
 )
-op.wrong("scale left out", "missing factor", {"scaled": False})
-op.wrong("variance's sign", "sign", {"through_var": -1.0})
+op.wrong(
+    "scale left out",
+    "missing factor",
+    {"scaled": False},
+    names=("divided by params['scale'] once too often", "by `xhat` is taken as 1"),
+)
+op.wrong("variance's sign", "sign", {"through_var": -1.0}, names=("path through `var` with the wrong sign",))
 op.wrong("dshift averaged", "broadcast averaged", leaf(1, times(1 / 12)))
 op.wrong(
     "dscale of the output",
     "stale residual",
     lambda k, g: ({"scale": jnp.sum(g * k[1] * k[0][None], 0), "shift": jnp.sum(g, 0)}, normalizer(0)[2](k, g)[1]),
+    names=("multiplied by params['scale'] once too often",),
 )
 
 op = zoo.op("layer norm", *normalizer(1), lambda r: (parameters(r, 9), r.normal(4, 9)))
 op.right("small numbers", make=lambda r: (parameters(r, 9), r.normal(4, 9, scale=1e-4)))
-op.wrong("mean taken as constant", "missing path through mean", {"through_mean": 0.0})
-op.wrong("variance taken as constant", "missing path through var", {"through_var": 0.0})
+op.wrong(
+    "mean taken as constant", "missing path through mean", {"through_mean": 0.0}, names=("missing path through `mean`",)
+)
+op.wrong(
+    "variance taken as constant",
+    "missing path through var",
+    {"through_var": 0.0},
+    names=("missing path through `var`",),
+)
 op.wrong("D - 1 for D", "1/(m-1) for 1/m", {"unbiased": 1})
-op.wrong("inverse deviation squared", "missing factor", {"inverse_power": 2})
-op.wrong("dscale zero", "missing term", leaf(0, zero))
+op.wrong(
+    "inverse deviation squared",
+    "missing factor",
+    {"inverse_power": 2},
+    names=("divided by `jnp.sqrt(var + 1e-5)` once too often",),
+)
+op.wrong("dscale zero", "missing term", leaf(0, zero), names=("is zero",))
 
 op = zoo.op("group norm", *normalizer(2, (3, 4)), lambda r: (parameters(r, 12), r.normal(5, 12)))
-op.wrong("scale left out", "missing factor", {"scaled": False})
-op.wrong("statistics of all groups", "wrong axis", normalizer((1, 2), (3, 4))[2])
+op.wrong(
+    "scale left out",
+    "missing factor",
+    {"scaled": False},
+    names=("divided by params['scale'] once too often", "by `xhat` is taken as 1"),
+)
+op.wrong("statistics of all groups", "wrong axis", normalizer((1, 2), (3, 4))[2], names=("runs over axis",))
 
 
 def rms(x):
@@ -98,9 +133,19 @@ op = zoo.op(
     rms_backward,
     lambda r: (r.normal(7, mean=1), r.normal(6, 7)),
 )
-op.wrong("length taken as constant", "missing path through the norm", {"projected": 0.0})
-op.wrong("sum for mean", "missing 1/m", {"count": 1.0})
-op.wrong("twice the projection", "factor 2", {"projected": 2.0})
+op.wrong(
+    "length taken as constant",
+    "missing path through the norm",
+    {"projected": 0.0},
+    names=("missing path through `jnp.mean(x * x", "missing path through `rms(x)`", "missing path through `jnp.sqrt"),
+)
+op.wrong("sum for mean", "missing 1/m", {"count": 1.0}, names=("summed in place of averaged, over 7",))
+op.wrong(
+    "twice the projection",
+    "factor 2",
+    {"projected": 2.0},
+    names=("path through `jnp.mean(x * x, axis=-1, keepdims=True)` twice", "path through `rms(x)` twice"),
+)
 
 
 def unit(v):
@@ -122,8 +167,13 @@ op = zoo.op(
     weight_norm_backward,
     lambda r: (r.normal(5, 3), r.normal(3), r.normal(6, 5)),
 )
-op.wrong("projection left out", "missing path through the norm", {"projected": 0.0})
-op.wrong("gain left out", "missing factor", {"scaled": False})
+op.wrong(
+    "projection left out",
+    "missing path through the norm",
+    {"projected": 0.0},
+    names=("missing path through `jnp.linalg.norm(v",),
+)
+op.wrong("gain left out", "missing factor", {"scaled": False}, names=("divided by s once too often",))
 
 
 def standardized(x, mean, var):
@@ -144,9 +194,14 @@ op = zoo.op(
     standardized_backward,
     lambda r: (r.normal(8, 3), r.normal(3), r.positive(3)),
 )
-op.wrong("no gradient of the statistics", "missing term", leaf(1, zero))
-op.wrong("power of the variance", "missing factor", {"power": 1})
-op.wrong("variance's without the half", "factor 2", leaf(2, times(2)))
+op.wrong("no gradient of the statistics", "missing term", leaf(1, zero), names=("dmean is zero",))
+op.wrong(
+    "power of the variance",
+    "missing factor",
+    {"power": 1},
+    names=("multiplied by var once too often", "multiplied by `var[None] + 1e-5`"),
+)
+op.wrong("variance's without the half", "factor 2", leaf(2, times(2)), names=("dvar is twice",))
 
 
 def fast_variance(x):
@@ -161,4 +216,9 @@ op = zoo.op(
     lambda x, g: (2 * (x - jnp.mean(x, axis=0, keepdims=True)) * g[None] / x.shape[0],),
     lambda r: (r.normal(9, 4, mean=100),),
 )
-op.wrong("not centred", "missing path through mean", lambda x, g: (2 * x * g[None] / x.shape[0],))
+op.wrong(
+    "not centred",
+    "missing path through mean",
+    lambda x, g: (2 * x * g[None] / x.shape[0],),
+    names=("`x` in place of `x - mean",),
+)

@@ -46,14 +46,27 @@ op = zoo.op("rnn", rnn, rnn_forward, rnn_backward, sequence)
 op.right("one step", make=lambda r: (r.normal(4, 4), r.normal(3, 4), r.normal(1, 3, 4)))
 op.right("exploding", make=lambda r: (r.normal(4, 4, scale=4), r.normal(3, 4), r.normal(9, 3, 4)))
 op.wrong("forward in time", "wrong time order", {"forwards": True}, source="elixir-nx/axon#644")
-op.wrong("recurrent matrix not transposed", "transposed", {"transposed": False}, source="braintrace#174")
-op.wrong("cut every second step", "truncated in time", {"steps": 2})
-op.wrong("cut at every step", "missing path through h", {"steps": 1})
-op.wrong("last step's cotangent alone", "missing term", {"last": True})
-op.wrong("state after for before", "stale residual", {"stale": True})
-op.wrong("slope skipped by the carry", "missing factor", {"outer": False})
-op.wrong("first step left out of du", "missing term", {"du_from": 1})
-op.wrong("initial state has none", "missing term", leaf(1, zero))
+op.wrong(
+    "recurrent matrix not transposed",
+    "transposed",
+    {"transposed": False},
+    source="braintrace#174",
+    names=("product with `u` in the derivative of `h @ u` is transposed", "u transposed"),
+)
+op.wrong("cut every second step", "truncated in time", {"steps": 2}, names=("cut at every second step",))
+op.wrong(
+    "cut at every step",
+    "missing path through h",
+    {"steps": 1},
+    names=("missing path through `h` of the step before", "missing carry of the backward loop"),
+)
+op.wrong("last step's cotangent alone", "missing term", {"last": True}, names=("only the last of the 6 along axis 0",))
+op.wrong(
+    "state after for before", "stale residual", {"stale": True}, names=("takes `h` in place of `h of the step before`",)
+)
+op.wrong("slope skipped by the carry", "missing factor", {"outer": False}, names=("skips",))
+op.wrong("first step left out of du", "missing term", {"du_from": 1}, names=("in the first step",))
+op.wrong("initial state has none", "missing term", leaf(1, zero), names=("dh0 is zero",))
 
 
 def scan_linear(a, x):
@@ -86,7 +99,12 @@ op = zoo.op(
     lambda r: (r.positive(7, 5), r.normal(7, 5)),
 )
 op.wrong("forward in time", "wrong time order", {"reverse": False}, source="elixir-nx/axon#644")
-op.wrong("factor of this step", "off by one in time", {"shift": 0})
+op.wrong(
+    "factor of this step",
+    "off by one in time",
+    {"shift": 0},
+    names=("takes `a` moved by +1 along axis 0", "takes `a` of the step before"),
+)
 
 
 def gates(w, h, x):
@@ -126,9 +144,14 @@ op = zoo.op(
     minimal_gru_backward,
     lambda r: ({"c": r.normal(3, 3), "z": r.normal(3, 3)}, r.normal(5, 2, 3)),
 )
-op.wrong("gate taken as constant", "missing path through z", {"gate": 0.0})
-op.wrong("leak left out", "missing path through h", {"leak": 0.0})
-op.wrong("candidate taken as constant", "missing path through c", {"candidate": 0.0})
+op.wrong("gate taken as constant", "missing path through z", {"gate": 0.0}, names=("missing path through `z`",))
+op.wrong("leak left out", "missing path through h", {"leak": 0.0}, names=("missing path through `h` in `z * h`",))
+op.wrong(
+    "candidate taken as constant",
+    "missing path through c",
+    {"candidate": 0.0},
+    names=('missing path through `h` in `h @ w["c"]`', "missing path through `c`"),
+)
 
 
 def masked_rnn(x, mask):
@@ -161,8 +184,13 @@ op = zoo.op(
     masked_rnn_backward,
     lambda r: (r.normal(6, 3, 4), r.mask(3, 6).T),
 )
-op.wrong("padding stops the gradient", "missing path through h", {"held": False})
-op.wrong("padding has a gradient", "missing mask", {"masked": False})
+op.wrong(
+    "padding stops the gradient",
+    "missing path through h",
+    {"held": False},
+    names=("missing path through `h` in `jnp.where(now[1]",),
+)
+op.wrong("padding has a gradient", "missing mask", {"masked": False}, names=("where mask is False",))
 
 # ---- cumulative
 
@@ -178,7 +206,7 @@ def suffix(g):
 op = zoo.op("cumsum", cumsum, lambda x: (cumsum(x), None), lambda _, g: (suffix(g),), lambda r: (r.normal(9, 2),))
 op.right("1001 terms", make=lambda r: (r.normal(1001, 1),))
 op.wrong("forward in time", "wrong time order", lambda _, g: (cumsum(g),))
-op.wrong("without itself", "off by one in time", lambda _, g: (suffix(g) - g,))
+op.wrong("without itself", "off by one in time", lambda _, g: (suffix(g) - g,), names=("one step early along axis 0",))
 
 
 def cumprod(x):
@@ -192,13 +220,16 @@ op = zoo.op(
     lambda x, g: (suffix(g * cumprod(x)) / x,),
     lambda r: (r.positive(6, 3),),
 )
-op.wrong("not divided", "missing factor", lambda x, g: (suffix(g * cumprod(x)),))
+op.wrong(
+    "not divided", "missing factor", lambda x, g: (suffix(g * cumprod(x)),), names=("multiplied by x once too often",)
+)
 op.wrong("forward in time", "wrong time order", lambda x, g: (cumsum(g * cumprod(x)) / x,))
 op.wrong(
     "a zero in the row",
     "not finite",
     lambda x, g: (suffix(g * cumprod(x)) / x,),
     make=lambda r: (r.positive(6, 3).at[2, 1].set(0),),
+    names=("not finite where x is 0",),
 )
 
 
@@ -213,7 +244,12 @@ def cummax_backward(k, g):
 
 
 op = zoo.op("cummax", cummax, lambda x: (cummax(x), (x, cummax(x))), cummax_backward, lambda r: (r.normal(8, 3),))
-op.wrong("where it grows, alone", "broadcast not summed", lambda k, g: (jnp.where(k[0] == k[1], g, 0),))
+op.wrong(
+    "where it grows, alone",
+    "broadcast not summed",
+    lambda k, g: (jnp.where(k[0] == k[1], g, 0),),
+    names=("diagonal of the Jacobian", "a sum is missing"),
+)
 
 
 def discounted(rewards):
@@ -234,4 +270,9 @@ op = zoo.op(
     lambda r: (r.normal(7, 3),),
 )
 op.wrong("backward in time", "wrong time order", lambda _, g: (discounted(g),))
-op.wrong("not discounted", "missing factor", lambda _, g: (smoothed(g, 1.0),))
+op.wrong(
+    "not discounted",
+    "missing factor",
+    lambda _, g: (smoothed(g, 1.0),),
+    names=("derivative of `0.9 * y` by `y` is taken as 1", "factor 0.9"),
+)

@@ -40,7 +40,12 @@ op = zoo.op(
     lambda r: (r.normal(5, 9),),
 )
 op.wrong("m for m - 1", "1/m for 1/(m-1)", leaf(0, times(8 / 9)))
-op.wrong("variance's", "missing factor", lambda k, g: (2 * k[0] * g[:, None] / 8,))
+op.wrong(
+    "variance's",
+    "missing factor",
+    lambda k, g: (2 * k[0] * g[:, None] / 8,),
+    names=("gradient of the square of the output", "derivative of `jnp.sqrt"),
+)
 
 
 def mse_backward(k, g):
@@ -57,12 +62,21 @@ op = zoo.op(
     lambda r: (r.normal(64, 10), r.normal(64, 10)),
 )
 op.wrong(
-    "zero", "missing term", lambda k, g: (jnp.zeros_like(k[0]), jnp.zeros_like(k[1])), source="check_grads, measured"
+    "zero",
+    "missing term",
+    lambda k, g: (jnp.zeros_like(k[0]), jnp.zeros_like(k[1])),
+    source="check_grads, measured",
+    names=("is zero",),
 )
 op.wrong("1/N for 1/(N D)", "missing 1/m", lambda k, g: tuple(10 * d for d in mse_backward(k, g)))
 op.wrong("without the 2", "factor 1/2", lambda k, g: tuple(d / 2 for d in mse_backward(k, g)))
 op.wrong("target's sign", "sign", leaf(1, negated))
-op.wrong("one entry of 640", "one entry", leaf(0, entry((37, 4), 0.5)))
+op.wrong(
+    "one entry of 640",
+    "one entry",
+    leaf(0, entry((37, 4), 0.5)),
+    names=("1.5 times what it should be at [37, 4] alone",),
+)
 
 softmax = jax.nn.softmax
 
@@ -79,10 +93,25 @@ def softmax_backward(y, g, axis=-1):
 op = zoo.op("softmax", softmax, softmax_forward, softmax_backward, lambda r: (r.normal(5, 7, scale=2),))
 op.right("at 1e4", make=lambda r: (r.normal(5, 7, mean=1e4),))
 op.right("a masked logit", make=lambda r: (r.normal(3, 5).at[1, 2].set(-jnp.inf),))
-op.wrong("diagonal only", "missing path through the sum", lambda y, g: (y * (1 - y) * g,))
-op.wrong("sum over the batch", "wrong axis", {"axis": 0})
-op.wrong("no sum", "missing path through the sum", lambda y, g: (y * g,))
-op.wrong("plus", "sign", lambda y, g: (y * (g + jnp.sum(g * y, axis=-1, keepdims=True)),))
+op.wrong(
+    "diagonal only",
+    "missing path through the sum",
+    lambda y, g: (y * (1 - y) * g,),
+    names=("diagonal of the Jacobian", "every entry counts for itself"),
+)
+op.wrong("sum over the batch", "wrong axis", {"axis": 0}, names=("runs over axis 0",))
+op.wrong(
+    "no sum",
+    "missing path through the sum",
+    lambda y, g: (y * g,),
+    names=("missing path through `jnp.sum(unnormalized",),
+)
+op.wrong(
+    "plus",
+    "sign",
+    lambda y, g: (y * (g + jnp.sum(g * y, axis=-1, keepdims=True)),),
+    names=("path through `jnp.sum(unnormalized, axis, where=where, keep...` with the wrong sign",),
+)
 
 log_softmax = jax.nn.log_softmax
 
@@ -99,9 +128,24 @@ op = zoo.op(
     lambda y, g: (g - jnp.exp(y) * jnp.sum(g, axis=-1, keepdims=True),),
     lambda r: (r.normal(6, 5),),
 )
-op.wrong("cotangents taken to sum to 1", "cotangent ignored", lambda y, g: (g - jnp.exp(y),))
-op.wrong("softmax's", "stale residual", lambda y, g: softmax_backward(jnp.exp(y), g))
-op.wrong("averaged", "broadcast averaged", lambda y, g: (g - jnp.exp(y) * jnp.mean(g, axis=-1, keepdims=True),))
+op.wrong(
+    "cotangents taken to sum to 1",
+    "cotangent ignored",
+    lambda y, g: (g - jnp.exp(y),),
+    names=("its cotangents are ignored",),
+)
+op.wrong(
+    "softmax's",
+    "stale residual",
+    lambda y, g: softmax_backward(jnp.exp(y), g),
+    names=("gradient of the exponential of the output",),
+)
+op.wrong(
+    "averaged",
+    "broadcast averaged",
+    lambda y, g: (g - jnp.exp(y) * jnp.mean(g, axis=-1, keepdims=True),),
+    names=("averaged in place of summed, over 5",),
+)
 
 lse = jax.nn.logsumexp
 
@@ -121,6 +165,7 @@ op.wrong(
     "the largest gets all",
     "missing term",
     lambda x, g: (g[:, None] * jax.nn.one_hot(jnp.argmax(x, -1), 5, dtype=x.dtype),),
+    names=("gradient of the maximum",),
 )
 op.wrong(
     "overflows",
@@ -148,10 +193,23 @@ op = zoo.op(
     cross_entropy_backward,
     lambda r: (r.normal(9, 6), r.integers(6, 9)),
 )
-op.wrong("label after", "wrong index", {"shift": 1})
+op.wrong("label after", "wrong index", {"shift": 1}, names=("index +1 along axis 1", "args[1]` off by +1"))
 op.wrong("sum for mean", "missing 1/m", {"count": 1.0})
-op.wrong("label's term missing", "missing term", {"onehot": 0.0})
-op.wrong("label's sign", "sign", {"onehot": -1.0})
+op.wrong(
+    "label's term missing",
+    "missing term",
+    {"onehot": 0.0},
+    names=("missing path through `shifted` in", "missing path through `jnp.take_along_axis"),
+)
+op.wrong(
+    "label's sign",
+    "sign",
+    {"onehot": -1.0},
+    names=(
+        "path through `shifted` in `shifted - shifted_logsumexp` with the wrong sign",
+        "path through `jnp.take_along_axis",
+    ),
+)
 
 
 def masked_mean(x, mask):
@@ -172,8 +230,13 @@ op = zoo.op(
     masked_mean_backward,
     lambda r: (r.normal(6, 5), r.mask(6, 5)),
 )
-op.wrong("masked entries leak", "missing mask", {"masked": False})
-op.wrong("divided by all", "1/N for 1/count", {"whole": True})
+op.wrong(
+    "masked entries leak",
+    "missing mask",
+    {"masked": False},
+    names=("derivative of `jnp.where(mask, x * x, 0)`", "where args[1] is False", "mask args[1] forgotten"),
+)
+op.wrong("divided by all", "1/N for 1/count", {"whole": True}, names=("divided by 30 (all of args[0]) in place of",))
 
 
 def largest(x):
@@ -192,8 +255,18 @@ op.right(
     make=lambda r: (r.whole(7, 5, low=0, high=2),),
     kinks=True,
 )
-op.wrong("the smallest", "wrong index", lambda x, g: (g[:, None] * jax.nn.one_hot(jnp.argmin(x, 1), 5, dtype=x.dtype),))
-op.wrong("all entries", "missing mask", lambda x, g: (g[:, None] * jnp.ones_like(x) / 5,))
+op.wrong(
+    "the smallest",
+    "wrong index",
+    lambda x, g: (g[:, None] * jax.nn.one_hot(jnp.argmin(x, 1), 5, dtype=x.dtype),),
+    names=("gradient of the minimum",),
+)
+op.wrong(
+    "all entries",
+    "missing mask",
+    lambda x, g: (g[:, None] * jnp.ones_like(x) / 5,),
+    names=("gradient of the mean over axis 1",),
+)
 
 
 def product(x):
@@ -214,8 +287,14 @@ op.wrong(
     "not finite",
     lambda x, g: ((g * product(x))[:, None] / x,),
     make=lambda r: (r.normal(5, 4).at[2, 1].set(0),),
+    names=("not finite where args[0] is 0",),
 )
-op.wrong("not divided", "stale residual", lambda x, g: ((g * product(x))[:, None] * jnp.ones_like(x),))
+op.wrong(
+    "not divided",
+    "stale residual",
+    lambda x, g: ((g * product(x))[:, None] * jnp.ones_like(x),),
+    names=("multiplied by args[0] once too often",),
+)
 
 
 def cosine(a, b):
@@ -237,8 +316,18 @@ op = zoo.op(
     cosine_backward,
     lambda r: (r.normal(4, 6), r.normal(4, 6)),
 )
-op.wrong("length taken as constant", "missing path through the norm", {"through_length": 0.0})
-op.wrong("arguments swapped", "transposed", lambda k, g: cosine_backward((k[1], k[0]), g))
+op.wrong(
+    "length taken as constant",
+    "missing path through the norm",
+    {"through_length": 0.0},
+    names=("missing path through `jnp.linalg.norm(a, axis=1)`",),
+)
+op.wrong(
+    "arguments swapped",
+    "transposed",
+    lambda k, g: cosine_backward((k[1], k[0]), g),
+    names=("is the gradient of args[1]",),
+)
 
 
 def length(x):
@@ -252,5 +341,15 @@ op = zoo.op(
     lambda k, g: (k[0] * (g / k[1])[:, None],),
     lambda r: (r.normal(6, 5),),
 )
-op.wrong("of the square", "missing factor", lambda k, g: (2 * k[0] * g[:, None],))
-op.wrong("squared length", "missing factor", lambda k, g: (k[0] * (g / k[1] ** 2)[:, None],))
+op.wrong(
+    "of the square",
+    "missing factor",
+    lambda k, g: (2 * k[0] * g[:, None],),
+    names=("gradient of the square of the output",),
+)
+op.wrong(
+    "squared length",
+    "missing factor",
+    lambda k, g: (k[0] * (g / k[1] ** 2)[:, None],),
+    names=("divided by the output once too often",),
+)

@@ -19,7 +19,7 @@ def energy(factor):
 
 
 op = zoo.op("energy of 1e-5", *energy(1e-5), lambda r: (r.normal(64),))
-op.wrong("zero", "missing term", leaf(0, zero), source="check_grads, gradcheck, measured")
+op.wrong("zero", "missing term", leaf(0, zero), source="check_grads, gradcheck, measured", names=("is zero",))
 op.wrong("sign", "sign", leaf(0, negated), source="check_grads, gradcheck, measured")
 
 op = zoo.op("energy", *energy(0.5), lambda r: (r.normal(33),))
@@ -49,9 +49,20 @@ op = zoo.op(
     mean_tanh_backward,
     lambda r: (r.normal(64, 100),),
 )
-op.wrong("zero", "missing term", leaf(0, zero), source="check_grads, measured")
-op.wrong("one entry of 6400", "one entry", leaf(0, entry((40, 77), 1.0)), source="check_grads, measured")
-op.wrong("one row of 64", "one row", leaf(0, lambda g: g.at[13].set(0)))
+op.wrong("zero", "missing term", leaf(0, zero), source="check_grads, measured", names=("is zero",))
+op.wrong(
+    "one entry of 6400",
+    "one entry",
+    leaf(0, entry((40, 77), 1.0)),
+    source="check_grads, measured",
+    names=("twice", "2 times what it should be at [40, 77] alone"),
+)
+op.wrong(
+    "one row of 64",
+    "one row",
+    leaf(0, lambda g: g.at[13].set(0)),
+    names=("is zero, and should not be, at index 13 along axis 0",),
+)
 
 tanh_backward = lambda y, g: (g * (1 - y * y),)
 op = zoo.op(
@@ -63,9 +74,24 @@ op = zoo.op(
 )
 op.right("float16", make=lambda r: (r.normal(50, dtype=np.float16),))
 op.right("bfloat16", make=lambda r: (r.normal(50, dtype=jnp.bfloat16),))
-op.wrong("one entry by 1e-2", "one entry", leaf(0, entry((613,), 1e-2)))
-op.wrong("one entry by 1e-4", "one entry", leaf(0, entry((613,), 1e-4)))
-op.wrong("one entry by 1e-6", "one entry", leaf(0, entry((613,), 1e-6)))
+op.wrong(
+    "one entry by 1e-2",
+    "one entry",
+    leaf(0, entry((613,), 1e-2)),
+    names=("at [613] alone", "at index 613 along axis 0"),
+)
+op.wrong(
+    "one entry by 1e-4",
+    "one entry",
+    leaf(0, entry((613,), 1e-4)),
+    names=("at [613] alone", "at index 613 along axis 0"),
+)
+op.wrong(
+    "one entry by 1e-6",
+    "one entry",
+    leaf(0, entry((613,), 1e-6)),
+    names=("at [613] alone", "at index 613 along axis 0"),
+)
 op.wrong("float16 by 5 %", "factor 0.95", leaf(0, times(0.95)), make=lambda r: (r.normal(50, dtype=np.float16),))
 op.wrong("bfloat16 by 5 %", "factor 0.95", leaf(0, times(0.95)), make=lambda r: (r.normal(50, dtype=jnp.bfloat16),))
 
@@ -87,7 +113,7 @@ op = zoo.op(
     weighted_backward,
     lambda r: ({"large": r.normal(4), "small": r.normal(4)}, r.normal(9, 4)),
 )
-op.wrong("small leaf zero", "missing term", leaf(1, zero))
+op.wrong("small leaf zero", "missing term", leaf(1, zero), names=("is zero",))
 op.wrong("small leaf's sign", "sign", leaf(1, negated))
 op.wrong("small leaf by 1 %", "factor 0.99", leaf(1, times(0.99)))
 
@@ -129,6 +155,7 @@ op.wrong(
     "mask forgotten",
     "missing mask",
     lambda tree, g: ({**assorted_backward(tree, g)[0], "x": g * tree["s"] * tree["count"].astype(g.dtype) + g},),
+    names=("mask args[0]['on'] forgotten", "where args[0]['on'] is False"),
 )
 
 
@@ -144,7 +171,12 @@ op = zoo.op(
     lambda r: (r.positive(13),),
 )
 op.right("ill-conditioned", make=lambda r: (r.positive(13, low=1e-3, high=1e-2),))
-op.wrong("product rule's half", "missing term", lambda x, g: (g / (1 + x) / x,))
+op.wrong(
+    "product rule's half",
+    "missing term",
+    lambda x, g: (g / (1 + x) / x,),
+    names=("missing path through `args[0]` in `jnp.log1p(x) / x`",),
+)
 
 
 def two_outputs(x):
@@ -158,10 +190,23 @@ op = zoo.op(
     lambda x, g: (g["sum"] * jnp.cos(x) - g["cos"] * jnp.sin(x),),
     lambda r: (r.normal(11),),
 )
-op.wrong("second output's cotangent dropped", "cotangent ignored", lambda x, g: (-g["cos"] * jnp.sin(x),))
-op.wrong("outputs swapped", "wrong order", lambda x, g: (jnp.sum(g["cos"]) * jnp.cos(x) - g["sum"] * jnp.sin(x),))
 op.wrong(
-    "cotangents averaged", "cotangent ignored", lambda x, g: (g["sum"] * jnp.cos(x) - jnp.mean(g["cos"]) * jnp.sin(x),)
+    "second output's cotangent dropped",
+    "cotangent ignored",
+    lambda x, g: (-g["cos"] * jnp.sin(x),),
+    names=("the cotangent of output 1 is missing",),
+)
+op.wrong(
+    "outputs swapped",
+    "wrong order",
+    lambda x, g: (jnp.sum(g["cos"]) * jnp.cos(x) - g["sum"] * jnp.sin(x),),
+    names=("cotangents of outputs 0 and 1 swapped",),
+)
+op.wrong(
+    "cotangents averaged",
+    "cotangent ignored",
+    lambda x, g: (g["sum"] * jnp.cos(x) - jnp.mean(g["cos"]) * jnp.sin(x),),
+    names=("cotangent is averaged over axis 0 of output 0",),
 )
 
 summed = lambda x: jnp.sum(jax.nn.silu(x), axis=0)
@@ -172,4 +217,9 @@ op = zoo.op(
     lambda x, g: (jax.nn.sigmoid(x) * (1 + x * (1 - jax.nn.sigmoid(x))) * g[None],),
     lambda r: (r.normal(2001, 2),),
 )
-op.wrong("last entry left out", "off by one", leaf(0, lambda g: g.at[-1].set(0)))
+op.wrong(
+    "last entry left out",
+    "off by one",
+    leaf(0, lambda g: g.at[-1].set(0)),
+    names=("is zero, and should not be, at index 2000 along axis 0",),
+)

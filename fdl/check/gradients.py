@@ -1,6 +1,5 @@
 """Is a backward pass right? `gradients` answers with a report, `assert_gradients` with an exception."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdl.check.modes import MODES
 from fdl.check.report import Report
-from fdl.check.subject import Differentiated, argument_names, layout_of
-from fdl.check.trial import MODES, Trial, report_of
+from fdl.check.subject import Differentiated, argument_names, layout_of, signed
+from fdl.check.trial import Trial, report_of
 from fdl.errors import is_array, refuse, refuse_type, require_key, shown
 from fdl.layer import Layer
 from fdl.op import Op
@@ -36,10 +36,10 @@ def gradients(
 
     candidate: an Op, or any function that JAX can differentiate (what its custom_vjp returns is what is judged).
     args: arrays, or pytrees of arrays. Integers, booleans, keys, None and empty arrays are passed on and listed.
-    reference: a plain function of the same arguments. For an Op, its equation; with none, central differences decide.
+    reference: a plain function of the same arguments. For an Op, its equation; with none, complex steps or central differences decide.
     options: keyword options, passed to both.
-    modes: "quick" (eager, one cotangent), "default" (eager, jit, vmap; several cotangents) or "all" (second derivatives in
-    reverse, grad inside vmap, scan and checkpoint too).
+    modes: "quick" (eager, one cotangent), "default" (eager, jit, vmap; several cotangents) or "all" (the table in
+    `fdl/check/modes.py`: scan, checkpoint, shard_map, other dtypes, second derivatives, ...).
     key: an int or a PRNG key, for the random cotangents.
 
     The verdict is "right", "wrong" or "undecided": nothing could be compared, or a gradient is lost in rounding. A mode in
@@ -52,7 +52,7 @@ def gradients(
     if not args:
         refuse(where, "got no arguments; pass them after the candidate: gradients(op, x, w)")
     settings, arrays = _options(where, _bound_arrays(candidate), options)
-    layout = layout_of(where, argument_names(_signed(candidate), len(args)), args)
+    layout = layout_of(where, names_of(candidate, reference, args), args)
     if not layout.active:
         refuse(where, f"nothing to differentiate in {', '.join(layout.not_differentiated)}; pass a floating array")
     active, leaves = layout.split(args)
@@ -70,7 +70,8 @@ def gradients(
         seed=seed_of(where, key),
         numerically=plain is None,
     )
-    return report_of(_name(candidate), _name_of_reference(candidate, reference), [trial])
+    against = trial.evidence if plain is None else _name_of_reference(candidate, reference)
+    return report_of(_name(candidate), against, [trial])
 
 
 def assert_gradients(candidate: Callable, *args: Any, **settings: Any) -> Report:
@@ -79,6 +80,11 @@ def assert_gradients(candidate: Callable, *args: Any, **settings: Any) -> Report
     if not report.ok:
         raise GradientError(report)
     return report
+
+
+def names_of(candidate: Callable, reference: Callable | None, args: tuple) -> tuple[str, ...]:
+    """What the arguments are called in reports."""
+    return argument_names(signed(candidate), len(args), None if reference is None else signed(reference))
 
 
 def require_modes(where: str, modes: Any) -> None:
@@ -120,11 +126,6 @@ def _options(where: str, bound: dict[str, Any], options: Any) -> tuple[dict[str,
     return {name: value for name, value in options.items() if name not in arrays}, arrays
 
 
-def _signed(candidate: Callable) -> Callable:
-    """What has the signature: an Op takes *args, its equation says their names."""
-    return candidate._equation if isinstance(candidate, Op) else inspect.unwrap(candidate)
-
-
 def _name(function: Any) -> str:
     if isinstance(function, Op):
         return function.name
@@ -134,7 +135,7 @@ def _name(function: Any) -> str:
 
 def _name_of_reference(candidate: Any, reference: Any) -> str:
     if reference is None:
-        return "its equation" if isinstance(candidate, Op) else "central differences"
+        return "its equation"
     if isinstance(reference, Op):
         return f"the equation of {reference.name}"
     name = getattr(reference, "__name__", type(reference).__name__)

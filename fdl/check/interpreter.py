@@ -30,6 +30,12 @@ def opened(jaxpr: Any) -> tuple[Any, Any]:
     return (jaxpr.jaxpr, jaxpr.consts) if hasattr(jaxpr, "consts") else (jaxpr, ())
 
 
+def bound(equation: Any, args: list) -> list:
+    """What an equation returns."""
+    outs = equation.primitive.bind(*args, **equation.primitive.get_bind_params(equation.params))
+    return list(outs) if equation.primitive.multiple_results else [outs]
+
+
 class Interpreter:
     """Evaluates a jaxpr. `hook` may change what goes into an equation ("in"), what comes out of it ("out"), and what a loop
     takes over from the step before ("carry"); calls are inlined and the bodies of loops entered."""
@@ -59,8 +65,7 @@ class Interpreter:
             return self.evaluate(inner, path, args)
         if equation.primitive.name == "scan":
             return self._scan(equation, path, args)
-        outs = equation.primitive.bind(*args, **equation.primitive.get_bind_params(equation.params))
-        return list(outs) if equation.primitive.multiple_results else [outs]
+        return bound(equation, args)
 
     def _scan(self, equation: Any, path: tuple[int, ...], args: list) -> list:
         params = equation.params

@@ -1,19 +1,19 @@
 """Holding a candidate against the truth, at one point and in one mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fdl.check.compare import Item, Truth, natural_size, of_formula, of_rounding, without_kinks, wrong_entries
 from fdl.check.evaluate import WIDE, Evaluation, Measured, Outcome, Point, Precision, brief
+from fdl.check.kinks import Jump, jumps, summed
 from fdl.check.ledger import Ledger, Where
 from fdl.check.rounding import unit_roundoff, working_precision
-from fdl.check.subject import Second, Subject
+from fdl.check.subject import Subject
+from fdl.check.transformed import Second
 
 _U64 = unit_roundoff(np.float64)
-_STEPS_ASIDE = (2.0**-24, 2.0**-32)  # by which arguments are moved to see a kink
-_WAYS_AT_RANDOM = 16  # in 16 random directions one entry goes to one side only once in 30,000 times
 
 
 class Standard:
@@ -32,9 +32,10 @@ class Standard:
         self.notes: list[str] = []
         self.truth = self._truth(first)
         self._plain = Evaluation(reference, native, quick=True)
-        self._plain_outcomes: dict[int, Outcome] = {}
-        self._precisions: dict[int, list[float]] = {}
-        self._kinks: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self._plain_outcomes: dict[int, tuple[Point, Outcome]] = {}
+        self._precisions: dict[tuple, list[float]] = {}
+        self._kinks: dict[int, tuple[Point, list[Jump]]] = {}
+        self._seconds: dict[Precision, Measured] = {}
 
     def _truth(self, first: Point) -> Measured:
         """The reference in float64, or where it does not run there, in its own precision."""
@@ -53,16 +54,21 @@ class Standard:
 
     def plain(self, point: Point) -> Outcome:
         """The reference in the precision of the arguments."""
+        try:
+            return self.plain_or_raise(point)
+        except Exception:  # it cannot be compiled, or runs in float64 only
+            self._plain_outcomes[id(point)] = (point, self.truth(point))
+            return self.truth(point)
+
+    def plain_or_raise(self, point: Point) -> Outcome:
         if id(point) not in self._plain_outcomes:
-            try:
-                self._plain_outcomes[id(point)] = self._plain(point)
-            except Exception:  # it cannot be compiled, or runs in float64 only
-                self._plain_outcomes[id(point)] = self.truth(point)
-        return self._plain_outcomes[id(point)]
+            self._plain_outcomes[id(point)] = (point, self._plain(point))
+        return self._plain_outcomes[id(point)][1]
 
     def precisions(self, subject: Subject, point: Point) -> list[float]:
         """The coarsest roundoff with which each array is computed when the arguments are as given."""
-        if id(subject) not in self._precisions:
+        known = (id(subject), *(x.dtype for x in point.active))
+        if known not in self._precisions:
             with self.native.scope():
                 try:
                     found = working_precision(
@@ -70,50 +76,21 @@ class Standard:
                     )
                 except Exception:  # it cannot be traced
                     found = [0.0] * len(self.items)
-            self._precisions[id(subject)] = found
-        return self._precisions[id(subject)]
+            self._precisions[known] = found
+        return self._precisions[known]
 
-    def kinks(self, point: Point) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Per array, the lowest and the highest truth around the point where they differ by a jump, else twice the truth.
-
-        A jump is what stays when the arguments are moved 256 times less.
-        """
+    def kinks(self, point: Point) -> list[Jump]:
+        """Per array, where the truth jumps around the point."""
         if id(point) not in self._kinks:
-            ways = self._ways(point)
-            far, near = (self._around(point, step, ways) for step in _STEPS_ASIDE)
-            found = []
-            for t, *bounds in zip(self.truth(point).arrays, *far, *near, strict=True):
-                far_low, far_high, low, high = bounds
-                with np.errstate(all="ignore"):
-                    jump = high - low > (far_high - far_low) / 2
-                found.append((np.where(jump, low, t), np.where(jump, high, t)))
-            self._kinks[id(point)] = found
-        return self._kinks[id(point)]
+            self._kinks[id(point)] = (point, jumps(self.truth, point, self.rng))
+        return self._kinks[id(point)][1]
 
-    def _ways(self, point: Point) -> list[list]:
-        """How to move every entry: all up or all down, alike, most the first and most the last (of equal entries one then
-        leads, by the usual conventions), and at random."""
-        amounts = {
-            "alike": lambda x: np.ones(x.shape),
-            "first": lambda x: np.linspace(1.0, 0.5, x.size).reshape(x.shape),
-            "last": lambda x: np.linspace(0.5, 1.0, x.size).reshape(x.shape),
-        }
-        ways = [[sign * amount(x) for x in point.active] for amount in amounts.values() for sign in (1.0, -1.0)]
-        draw = lambda x: (self.rng.integers(0, 2, x.shape) * 2 - 1) * self.rng.uniform(0.5, 1.0, x.shape)
-        return ways + [[draw(x) for x in point.active] for _ in range(_WAYS_AT_RANDOM)]
-
-    def _around(self, point: Point, step: float, ways: list[list]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """(lowest, highest) truth when every entry of the arguments is moved by up to +-step of its size."""
-        low = high = self.truth(point).arrays
-        sizes = [_sizes(x) for x in point.active]
-        for way in ways:
-            moved = [
-                x.astype(np.float64) + step * by * size for x, by, size in zip(point.active, way, sizes, strict=True)
-            ]
-            arrays = self.truth.near(point, moved).arrays
-            low = [np.fmin(*pair) for pair in zip(low, arrays, strict=True)]
-            high = [np.fmax(*pair) for pair in zip(high, arrays, strict=True)]
-        return low, high
+    def second(self, point: Point, sharpest: Precision) -> Measured:
+        """The second derivatives of the reference; raises what it raises."""
+        if sharpest not in self._seconds:
+            self._seconds[sharpest] = Measured(Second(self.reference), sharpest, self.rng)
+        self._seconds[sharpest](point)
+        return self._seconds[sharpest]
 
     def natural(self, place: int, point: Point) -> float:
         """The size of an array by its units; the flow is <w, y>, what all that flows back adds up to."""
@@ -127,12 +104,6 @@ class Standard:
         return natural_size(wanted, point.active[place - values], point.active, max(flows, default=0.0))
 
 
-def _sizes(x: np.ndarray) -> np.ndarray:
-    """The size of every entry; a zero has that of the smallest entry that is none."""
-    size = np.abs(x.astype(np.float64))
-    return np.where(size > 0, size, np.min(size, initial=np.inf, where=size > 0) if size.any() else 1.0)
-
-
 class Judge:
     """One candidate against the standard; what it finds goes into the ledger."""
 
@@ -144,22 +115,33 @@ class Judge:
         # in float64 nothing hides in rounding
         self.sharpest = WIDE if exact else standard.native
 
-    def compare(self, mode: str, precision: Precision, point: Point, got: Outcome) -> None:
-        """Compares every array of `got`, which ran in `precision`."""
-        if precision.x64 and self.wide is not None:
-            self._compare_formula(mode, point, got, self.wide)
-        else:
-            self._compare_rounding(mode, point, got)
+    def compare(
+        self,
+        mode: str,
+        precision: Precision,
+        point: Point | Sequence[Point],
+        got: Outcome,
+        places: Sequence[int] | None = None,
+    ) -> None:
+        """Compares the arrays of `got`, which ran in `precision`. Several points: the truth is the sum over them.
 
-    def compare_second(self, mode: str, point: Point) -> None:
+        places: which of the results they are; without it, all of them.
+        """
+        points = [point] if isinstance(point, Point) else list(point)
+        if precision.x64 and self.wide is not None:
+            self._compare_formula(mode, points, got, self.wide, places)
+        else:
+            self.compare_rounding(mode, points, got, places)
+
+    def compare_second(self, mode: str, point: Point, transformation: Callable[[Subject], Subject]) -> None:
         """Second derivatives, of the candidate and of the reference. `point.w` is (cotangents, v)."""
-        truth = Measured(Second(self.standard.reference), self.sharpest, self.standard.rng)
-        own = Measured(Second(self.candidate), self.sharpest, self.standard.rng)
-        got, wanted = own(point), truth(point)
+        truth = self.standard.second(point, self.sharpest)
+        own = Measured(transformation(self.candidate), self.sharpest, self.standard.rng)
+        got = own(point)
         gradients = [item for item in self.standard.items if item.is_derivative]
         for place, item in enumerate(gradients):
             dtype = "float64" if self.sharpest.wide else str(got.dtypes[place])
-            allowance = self._formula_allowance(place, point, wanted, truth, own)
+            allowance = self._formula_allowance(place, [point], truth, own)
             where = Where(self.way, mode, dtype)
             self._settle(Item("second derivative", item.leaf), where, got.arrays[place], allowance, None, natural=0.0)
 
@@ -180,7 +162,7 @@ class Judge:
             return None
         if self.candidate is not standard.reference:
             for point in points:
-                self._compare_formula("float64", point, own(point), own, narrow_too=standard.native.x64)
+                self._compare_formula("float64", [point], own(point), own, narrow_too=standard.native.x64)
         narrow = [str(item) for item, u in zip(standard.items, own.precisions(points[0]), strict=True) if u > _U64]
         if narrow and not standard.native.x64:
             reason = (
@@ -189,52 +171,73 @@ class Judge:
             self.notes.append(f"{reason}: judged in the precision of its arguments alone")
         return own
 
-    def _compare_formula(self, mode: str, point: Point, got: Outcome, own: Measured, narrow_too: bool = True) -> None:
+    def _compare_formula(
+        self,
+        mode: str,
+        points: list[Point],
+        got: Outcome,
+        own: Measured,
+        places: Sequence[int] | None = None,
+        narrow_too: bool = True,
+    ) -> None:
         truth = self.standard.truth
-        wanted = truth(point)
-        for place in self._alike(mode, got, wanted):
-            narrow = max(truth.precisions(point)[place], own.precisions(point)[place]) > _U64
+        for at, place in self._alike(mode, got, truth(points[0]), places):
+            narrow = max(truth.precisions(points[0])[place], own.precisions(points[0])[place]) > _U64
             if narrow_too or not narrow:
-                allowance = self._formula_allowance(place, point, wanted, truth, own)
-                natural, where = self.standard.natural(place, point), Where(self.way, mode, "float64")
-                kinks = lambda place=place: self.standard.kinks(point)[place]
-                self._settle(self.standard.items[place], where, got.arrays[place], allowance, kinks, natural)
-        self._compare_others(mode, got, wanted)
+                allowance = self._formula_allowance(place, points, truth, own)
+                self._settle_at(place, points, Where(self.way, mode, "float64"), got.arrays[at], allowance)
+        self._compare_others(mode, got, truth(points[0]))
 
     def _formula_allowance(
-        self, place: int, point: Point, wanted: Outcome, truth: Measured, own: Measured
+        self, place: int, points: list[Point], truth: Measured, own: Measured
     ) -> Callable[[bool], Truth]:
-        u = max(truth.precisions(point)[place], own.precisions(point)[place])
+        u = max(measured.precisions(points[0])[place] for measured in (truth, own))
 
         def allowance(thorough: bool) -> Truth:
-            scale, own_scale = (measured.scale(point, thorough=thorough)[place] for measured in (truth, own))
-            return of_formula(wanted.arrays[place], scale, own_scale, u)
+            scale = _sum(truth.scale(point, thorough=thorough)[place] for point in points)
+            own_scale = _sum(_own_scale(own, point, place, thorough) for point in points)
+            return of_formula(_sum(truth(point).arrays[place] for point in points), scale, own_scale, u)
 
         return allowance
 
-    def _compare_rounding(self, mode: str, point: Point, got: Outcome) -> None:
+    def compare_rounding(
+        self, mode: str, points: list[Point], got: Outcome, places: Sequence[int] | None = None
+    ) -> None:
+        """Compares arrays that were computed in the precision of the points' arguments."""
         standard = self.standard
-        wanted, plain = standard.truth(point), standard.plain(point)
-        known = [standard.precisions(subject, point) for subject in (standard.reference, self.candidate)]
-        us = [max(unit_roundoff(dtype), *pair) for dtype, *pair in zip(got.dtypes, *known, strict=True)]
-        for place in self._alike(mode, got, wanted):
-            allowance = self._rounding_allowance(place, point, us, wanted, plain, got.dtypes[place])
-            natural, where = standard.natural(place, point), Where(self.way, mode, str(got.dtypes[place]))
-            kinks = lambda place=place: standard.kinks(point)[place]
-            self._settle(standard.items[place], where, got.arrays[place], allowance, kinks, natural)
-        self._compare_others(mode, got, plain)
+        known = [standard.precisions(subject, points[0]) for subject in (standard.reference, self.candidate)]
+        alike = self._alike(mode, got, standard.truth(points[0]), places)
+        us = [max(unit_roundoff(got.dtypes[at]), *(u[place] for u in known)) for at, place in alike]
+        for (at, place), u in zip(alike, us, strict=True):
+            allowance = self._rounding_allowance(place, points, (u, max(us)), got.dtypes[at])
+            self._settle_at(place, points, Where(self.way, mode, str(got.dtypes[at])), got.arrays[at], allowance)
+        self._compare_others(mode, got, standard.plain(points[0]))
 
     def _rounding_allowance(
-        self, place: int, point: Point, us: list[float], wanted: Outcome, plain: Outcome, dtype: Any
+        self, place: int, points: list[Point], roundoff: tuple[float, float], dtype: Any
     ) -> Callable[[bool], Truth]:
-        own = self.wide if self.wide is not None and self.wide.precisions(point)[place] <= _U64 else None
+        """roundoff: that of the array, and of the coarsest of all."""
+        (u, coarsest), truth, wide = roundoff, self.standard.truth, self.wide
+        own = wide if wide is not None and wide.precisions(points[0])[place] <= _U64 else None
+
+        def scale_of(measured: Measured, thorough: bool) -> np.ndarray:
+            return _sum(measured.scale(point, coarsest, thorough=thorough)[place] for point in points)
 
         def allowance(thorough: bool) -> Truth:
-            scale = self.standard.truth.scale(point, max(us), thorough=thorough)[place]
-            own_scale = own.scale(point, max(us), thorough=thorough)[place] if own is not None else None
-            return of_rounding(wanted.arrays[place], scale, own_scale, us[place], plain.arrays[place], dtype)
+            scale = scale_of(truth, thorough)
+            own_scale = scale_of(own, thorough) if own is not None else None
+            wanted = _sum(truth(point).arrays[place] for point in points)
+            plain = _sum(self.standard.plain(point).arrays[place] for point in points)
+            return of_rounding(wanted, scale, own_scale, u, plain, dtype)
 
         return allowance
+
+    def _settle_at(
+        self, place: int, points: list[Point], where: Where, got: np.ndarray, allowance: Callable[[bool], Truth]
+    ) -> None:
+        natural = max(self.standard.natural(place, point) for point in points)
+        kinks = lambda: summed([self.standard.kinks(point)[place] for point in points])
+        self._settle(self.standard.items[place], where, got, allowance, kinks, natural)
 
     def _settle(
         self,
@@ -242,30 +245,34 @@ class Judge:
         where: Where,
         got: np.ndarray,
         allowance: Callable[[bool], Truth],
-        kinks: Callable[[], tuple[np.ndarray, np.ndarray]] | None,
+        kinks: Callable[[], Jump] | None,
         natural: float,
     ) -> None:
         """Enters the comparison. A candidate is accused only of what neither many draws of the rounding nor a kink explain."""
-        truth = allowance(False)
+        truth, jump = allowance(False), None
         if wrong_entries(got, truth).any():
             truth = allowance(True)
         if kinks is not None and self.standard.truth.precision.wide and wrong_entries(got, truth).any():
-            truth = without_kinks(got, truth, *kinks())
-        self.ledger.add(item, where, got, truth, natural)
+            jump = kinks()
+            explained = jump.of(got, truth.wanted, truth.allowed)
+            truth = without_kinks(got, truth, explained.low, explained.high)
+        self.ledger.add(item, where, got, truth, natural, jump)
 
-    def _alike(self, mode: str, got: Outcome, wanted: Outcome) -> list[int]:
-        """The arrays whose shape is as it should be; the others are failures."""
-        if len(got.arrays) != len(wanted.arrays):
-            message = f"returned {len(got.arrays)} floating arrays, wanted {len(wanted.arrays)}"
+    def _alike(self, mode: str, got: Outcome, wanted: Outcome, places: Sequence[int] | None) -> list[tuple[int, int]]:
+        """(which array, which result) where the shape is as it should be; the others are failures."""
+        places = range(len(wanted.arrays)) if places is None else places
+        if len(got.arrays) != len(places):
+            message = f"returned {len(got.arrays)} floating arrays, wanted {len(places)}"
             self.ledger.error(self.way, mode, message)
             return []
         alike = []
-        for place, (x, y) in enumerate(zip(got.arrays, wanted.arrays, strict=True)):
-            if x.shape == y.shape:
-                alike.append(place)
+        for at, (x, place) in enumerate(zip(got.arrays, places, strict=True)):
+            shape = wanted.arrays[place].shape
+            if x.shape == shape:
+                alike.append((at, place))
             else:
                 item = self.standard.items[place]
-                message = f"returned the {item} with shape {list(x.shape)}, wanted {list(y.shape)}"
+                message = f"returned the {item} with shape {list(x.shape)}, wanted {list(shape)}"
                 self.ledger.error(self.way, mode, message, item.leaf)
         return alike
 
@@ -273,3 +280,15 @@ class Judge:
         for output, x, y in zip(self.standard.others, got.others, wanted.others, strict=False):
             if not np.array_equal(x, y):
                 self.ledger.error(self.way, mode, f"returned another {output} than the reference", output)
+
+
+def _own_scale(own: Measured, point: Point, place: int, thorough: bool) -> np.ndarray:
+    """The candidate's rounding scale, which does not excuse what is not finite before anything is shaken."""
+    finite = np.isfinite(own(point).arrays[place])
+    return np.where(finite, own.scale(point, thorough=thorough)[place], 0.0)
+
+
+def _sum(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    first, *rest = arrays
+    with np.errstate(all="ignore"):
+        return sum(rest, first)

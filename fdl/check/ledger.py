@@ -1,14 +1,18 @@
 """The account of a check: every comparison made, added up by array and mode, and what each array comes to."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 import numpy as np
 
 from fdl.check.compare import Item, Truth, decides, pattern, wrong_entries
+from fdl.check.kinks import Jump
 from fdl.check.numerical import Evidence
-from fdl.check.report import RIGHT, UNDECIDED, WRONG, Comparison, Failure, LeafSummary
+from fdl.check.report import RIGHT, UNDECIDED, WRONG, Comparison, Failure, Kink, LeafSummary
 from fdl.check.rounding import unit_roundoff
+
+_KINK = " of this kink"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +32,7 @@ class _Row:
 
 @dataclasses.dataclass(frozen=True)
 class _Digits:
-    """How many decimal digits the plain version keeps, and how many its dtype has."""
+    """How many decimal digits are kept, and how many the dtype has."""
 
     kept: float
     available: float
@@ -41,8 +45,10 @@ class Ledger:
         self.errors: list[Failure] = []
         self._decided: dict[Item, dict[str, np.ndarray]] = {}  # by way
         self._sees: dict[Item, np.ndarray] = {}  # the relative error that would have been seen, by entry
-        self._digits: dict[Item, _Digits] = {}
+        self._digits: dict[Item, _Digits] = {}  # of the plain version
+        self._own: dict[Item, _Digits] = {}  # of the candidate, the fewest
         self._numerical: dict[Item, Evidence] = {}
+        self.kinks: list[Kink] = []
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -62,7 +68,9 @@ class Ledger:
         if failure not in self.errors:
             self.errors.append(failure)
 
-    def add(self, item: Item, where: Where, got: np.ndarray, truth: Truth, natural: float) -> None:
+    def add(
+        self, item: Item, where: Where, got: np.ndarray, truth: Truth, natural: float, jump: Jump | None = None
+    ) -> None:
         """One comparison of one array. `natural`: the size it has by its units (see `natural_size`)."""
         wrong, ratio = wrong_entries(got, truth), _ratio(got, truth)
         row = self.rows.get((item, where))
@@ -80,8 +88,13 @@ class Ledger:
             worst=max(sums.worst, float(np.max(ratio, initial=0.0, where=truth.comparable))),
         )
         if wrong.any() and (row.failure is None or wrong.sum() > row.failure.wrong):
-            row.failure = self._failure(item, where, got, truth, wrong, ratio)
-        self._learn(item, where, truth, natural)
+            row.failure = self._failure(item, where, got, truth, wrong, ratio, jump)
+        self._learn(item, where, got, truth, natural)
+
+    def saw_kinks(self, way: str) -> bool:
+        """Whether a candidate took another slope than the reference somewhere, or one that is none."""
+        rows = [row for (_, where), row in self.rows.items() if where.way == way]
+        return any(row.comparison.kinks or (row.failure and _KINK in row.failure.message) for row in rows)
 
     def accused(self, way: str, modes: tuple[str, ...]) -> list[Item]:
         """The gradients that are wrong in one of the modes."""
@@ -94,22 +107,36 @@ class Ledger:
             if row.failure is not None and (known, where.way) == (item, way) and where.mode in modes:
                 row.failure = dataclasses.replace(row.failure, diagnosis=diagnosis)
 
+    def not_finite(self, way: str) -> bool:
+        """Whether a candidate failed because something is not finite."""
+        rows = [row for (_, where), row in self.rows.items() if where.way == way and row.failure is not None]
+        return any(row.failure is not None and not math.isfinite(row.failure.got) for row in rows)
+
+    def explain_not_finite(self, way: str, said: str) -> None:
+        """Adds to the message of every failure that is not finite."""
+        for (_, where), row in self.rows.items():
+            failure = row.failure
+            if failure is not None and where.way == way and not math.isfinite(failure.got):
+                message = f"{failure.message or 'not finite'}: {said}"
+                row.failure = dataclasses.replace(failure, message=message)
+
     def add_numerical(self, item: Item, evidence: Evidence) -> None:
-        """Central differences of one leaf, which decide where there is no reference."""
-        where = Where("", "central differences", "float64")
+        """Complex steps or central differences of one leaf, which decide where there is no reference."""
+        where = Where("", evidence.method, "float64")
         self._numerical[item] = evidence
-        counts = (evidence.decided.size, evidence.directions, 0, 0, 0, evidence.wrong, evidence.worst)
+        compared = evidence.directions - evidence.kinks
+        counts = (evidence.decided.size, compared, 0, 0, evidence.kinks, evidence.wrong, evidence.worst)
         row = self.rows[item, where] = _Row(
             Comparison(item.kind, item.leaf, where.way, where.mode, where.dtype, *counts)
         )
         if evidence.wrong:
             numbers = (evidence.got, evidence.wanted, evidence.worst, evidence.wrong, evidence.directions)
-            row.failure = Failure(item.kind, item.leaf, where.way, where.mode, where.dtype, "", (), *numbers)
+            row.failure = Failure(item.kind, item.leaf, where.way, where.mode, where.dtype, evidence.said, (), *numbers)
         self._decided.setdefault(item, {})
 
     # ---- what is learned from a comparison ----
 
-    def _learn(self, item: Item, where: Where, truth: Truth, natural: float) -> None:
+    def _learn(self, item: Item, where: Where, got: np.ndarray, truth: Truth, natural: float) -> None:
         decided, now = self._decided.setdefault(item, {}), decides(truth, natural)
         decided[where.way] = decided[where.way] | now if where.way in decided else now
         with np.errstate(all="ignore"):
@@ -118,20 +145,33 @@ class Ledger:
         known = self._digits.get(item)
         # the arguments' own precision says more than float64
         if known is None or (known.dtype == "float64" and where.dtype != "float64"):
-            self._digits[item] = _digits(truth, where.dtype)
+            self._digits[item] = _digits(truth, truth.expected, where.dtype)
+        with np.errstate(all="ignore"):
+            error = np.abs(got - truth.wanted)
+        own = _digits(truth, np.where(np.isfinite(error), error, 0.0), where.dtype)
+        if item not in self._own or own.kept < self._own[item].kept:
+            self._own[item] = own
 
     def _failure(
-        self, item: Item, where: Where, got: np.ndarray, truth: Truth, wrong: np.ndarray, ratio: np.ndarray
+        self,
+        item: Item,
+        where: Where,
+        got: np.ndarray,
+        truth: Truth,
+        wrong: np.ndarray,
+        ratio: np.ndarray,
+        jump: Jump | None,
     ) -> Failure:
         worst = np.unravel_index(int(np.argmax(np.where(wrong, ratio, -1.0))), wrong.shape)
         seen = pattern(got, truth, wrong)
+        message = self._rounding_alone(item, where, got, truth, wrong) or seen
         return Failure(
             quantity=item.kind,
             leaf=item.leaf,
             way=where.way,
             mode=where.mode,
             dtype=where.dtype,
-            message=self._rounding_alone(item, where, got, truth, wrong) or seen,
+            message="; ".join(part for part in (message, _outside(jump, got, wrong)) if part),
             index=tuple(int(i) for i in worst),
             got=float(got[worst]),
             wanted=float(truth.wanted[worst]),
@@ -194,13 +234,29 @@ class Ledger:
             zero = verdict == RIGHT and not (self._sees[item] < 1).any()
             kept = f"ill-conditioned here: about {max(digits.kept, 0):.0f} digits survive in {digits.dtype}"
             notes.append("zero up to rounding" if zero else kept)
+        elif (own := self._own[item]).kept < min(own.available / 2, digits.kept - 1) and verdict == RIGHT:
+            # a right formula that cancels
+            survive = f"about {max(own.kept, 0):.0f} digits survive in {own.dtype}"
+            notes.append(f"ill-conditioned here: {survive}, in the plain version {digits.kept:.0f}")
         if not_finite:
             notes.append(f"{not_finite} comparisons left out: the truth is not finite there")
         if out_of_range:
             notes.append(f"{out_of_range} left out: the plain version overflows there")
-        if kinks:
+        if kinks and evidence:
+            notes.append(f"{kinks} directions left out at kinks: the slope is between those on either side")
+        elif kinks:
             notes.append(f"{kinks} left out at kinks, where the reference takes another of the slopes")
         return "; ".join(notes)
+
+
+def _outside(jump: Jump | None, got: np.ndarray, wrong: np.ndarray) -> str:
+    """Where wrong entries are at a kink: how far their slopes go."""
+    at_kink = wrong & jump.there & np.isfinite(got) if jump is not None else np.zeros(wrong.shape, bool)
+    if jump is None or not at_kink.any():
+        return ""
+    index = tuple(int(i) for i in np.argwhere(at_kink)[0])
+    where = f" at [{', '.join(map(str, index))}]" if index else ""
+    return f"{got[index]:.6g}{where} is outside the interval [{jump.low[index]:.6g}, {jump.high[index]:.6g}]{_KINK}"
 
 
 def _ratio(got: np.ndarray, truth: Truth) -> np.ndarray:
@@ -211,9 +267,9 @@ def _ratio(got: np.ndarray, truth: Truth) -> np.ndarray:
     return np.where(truth.excused & ~np.isfinite(got), 0.0, np.where(np.isnan(ratio), np.inf, ratio))
 
 
-def _digits(truth: Truth, dtype: str) -> _Digits:
+def _digits(truth: Truth, errors: np.ndarray, dtype: str) -> _Digits:
     available = float(-np.log10(2 * unit_roundoff(jnp.dtype(dtype))))
-    wanted, expected = np.abs(truth.wanted[truth.comparable]), truth.expected[truth.comparable]
+    wanted, expected = np.abs(truth.wanted[truth.comparable]), errors[truth.comparable]
     top = max(float(np.max(wanted, initial=0.0)), float(np.max(expected, initial=0.0)))
     if top == 0 or not expected.any():
         return _Digits(float("inf"), available, dtype)

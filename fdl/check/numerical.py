@@ -1,4 +1,7 @@
-"""Evidence without a reference: central differences with Richardson extrapolation, in float64, leaf by leaf.
+"""Evidence without a reference: complex steps, or central differences with Richardson extrapolation, in float64, leaf by leaf.
+
+Where f is analytic, which its jaxpr says, f(x + i h v) has <v, dx> h as its imaginary part: exact to rounding, for h may be as
+small as one likes and nothing is subtracted (Squire and Trapp 1998). That decides. Elsewhere, and before anybody is accused:
 
 For a direction v in one argument leaf, phi(h) = <w, f(x + h v)> and
 
@@ -10,6 +13,12 @@ is that difference, the rounding of phi over h, and how far the odd and the even
 a function too rough for the steps has lucky neighbours, but not twice the same. What the ladder cannot estimate to one part
 in a million decides nothing, and what it cannot estimate to one part in a thousand accuses nobody.
 
+Where f has a kink the slopes on either side, from ladders of (phi(h) - phi(0)) / h and of (phi(0) - phi(-h)) / h, come out
+different. Any slope between them is a subgradient and is left out; one outside is wrong.
+
+What accuses also says how fast the Taylor remainder phi(h) - phi(0) - h <v, dx> shrinks, over the steps at which it stands
+above the rounding of phi: like h^2 for a right gradient, like h for a wrong one.
+
 Each leaf has directions of its own, so that no leaf hides behind another: every coordinate of a small leaf, else signs at
 random, at the size of the leaf and at the size of every entry.
 """
@@ -20,16 +29,20 @@ from typing import Any
 
 import numpy as np
 
-from fdl.check.compare import rms
+from fdl.check.analytic import ComplexStep, complex_step
+from fdl.check.compare import FORMULA, rms
 from fdl.check.evaluate import Evaluation, Measured, Outcome, Point
 from fdl.check.subject import Differentiated, Result
 
+STEP, DIFFERENCES = "complex step", "central differences"
 _COORDINATES = 8  # leaves up to this size are tried entry by entry
 _DIRECTIONS = 8
 _STEPS = 0.25 * 0.5 ** np.arange(14)
 _ENOUGH = 1e-6  # of the size of the derivative: an error estimate below it decides,
 _ROUGH = 1e-3  # and one above this accuses nobody
 _MARGIN = 30.0  # times the estimated error
+_ABOVE = 100.0  # times the rounding of phi: a Taylor remainder that is seen
+_SLOW = 1.5  # between the order of the remainder of a wrong gradient, 1, and of a right one, 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,19 +50,29 @@ class Evidence:
     """The evidence for one leaf."""
 
     directions: int
+    kinks: int  # of them, at which the slope lies between those on either side
     wrong: int
     undecided: str  # why, or ""
     worst: float  # the largest difference over what is allowed
     got: float  # <v, dx> of the worst direction
     wanted: float
+    method: str  # "complex step" or "central differences"
+    order: float  # with which the Taylor remainder of the worst direction shrinks; nan where that is not seen
     decided: np.ndarray  # the entries in which a fault of 1 % would have been seen
     sees: np.ndarray  # the relative error of an entry that would have been seen
+
+    @property
+    def said(self) -> str:
+        """What convicts, in words."""
+        if self.wrong and self.order < _SLOW:
+            return f"the Taylor remainder shrinks like h^{self.order:.2f}, a right gradient's like h^2"
+        return ""
 
 
 def no_evidence(shape: tuple[int, ...], reason: str) -> Evidence:
     """The evidence for a leaf on which nothing could be tried."""
     nothing = np.zeros(shape, bool)
-    return Evidence(0, 0, reason, 0.0, np.nan, np.nan, nothing, np.full(shape, np.inf))
+    return Evidence(0, 0, 0, reason, 0.0, np.nan, np.nan, DIFFERENCES, np.nan, nothing, np.full(shape, np.inf))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,11 +95,18 @@ def evidence(
         parts = zip(point.w, scales[:values], measured.precisions(point)[:values], strict=False)
         noise = float(np.sqrt(sum(np.sum(np.square(w * u * s)) for w, s, u in parts)))
         flow = float(np.sqrt(sum(np.sum(np.square(w * y)) for w, y in zip(point.w, outcome.arrays, strict=False))))
+    step = complex_step(candidate, measured.precision, point, outcome.arrays, scales)
     rows = []
     for place, leaf in enumerate(point.active):
-        dx = outcome.arrays[values + place]
-        size = _size(leaf, point.active)
-        tried = [_try(run, point, place, v, dx, noise, flow) for v in _directions(leaf, size, rng)]
+        dx, scale = outcome.arrays[values + place], scales[values + place]
+        size, tried = _size(leaf, point.active), []
+        u = measured.precisions(point)[values + place]
+        for v in _directions(leaf, size, rng):
+            by_step = None if step is None else _try_step(step, place, v, dx, u * scale, flow)
+            if by_step is None or by_step.ratio > 1:
+                by_differences = _try(run, point, outcome.arrays, place, v, dx, noise, flow)
+                by_step = _of_both(by_step, by_differences)
+            tried.append(by_step)
         rows.append(_row(tried, dx))
     return rows
 
@@ -102,42 +132,110 @@ class _Tried:
     allowed: float
     natural: float
     converged: bool  # well enough to accuse
+    method: str
+    order: float = np.nan
+    at_kink: bool = False  # a slope between those on either side: neither right nor wrong
+
+    @property
+    def ratio(self) -> float:
+        """The difference over what is allowed; infinite where the gradient is not finite, nan where the evidence is not."""
+        with np.errstate(all="ignore"):
+            ratio = float(np.abs(np.float64(self.got) - self.wanted) / self.allowed)
+        return np.inf if np.isnan(ratio) and not np.isfinite(self.got) else ratio
+
+
+def _natural(v: np.ndarray, dx: np.ndarray, wanted: float, flow: float) -> float:
+    return max(float(np.sqrt(np.sum(np.square(v * dx)))), abs(wanted), 1e-3 * flow)
+
+
+def _try_step(
+    step: ComplexStep, place: int, v: np.ndarray, dx: np.ndarray, rounding: np.ndarray, flow: float
+) -> _Tried | None:
+    """By a complex step; None if it does not come out."""
+    with np.errstate(all="ignore"):
+        wanted, got = step(place, v), float(np.sum(v * dx))
+        natural = _natural(v, dx, wanted, flow)
+        allowed = FORMULA * float(np.sqrt(np.sum(np.square(v * rounding)))) + 1e-11 * natural
+    return _Tried(v, got, wanted, allowed, natural, True, STEP) if np.isfinite(wanted) else None
+
+
+def _of_both(by_step: _Tried | None, by_differences: _Tried) -> _Tried:
+    """What accuses: central differences where they converge, for complex functions may be less accurate than real ones."""
+    if by_step is None or by_differences.converged:
+        return by_differences
+    clear = abs(by_step.got - by_step.wanted) > _ENOUGH * by_step.natural
+    return dataclasses.replace(by_step, converged=clear, order=by_differences.order)
 
 
 def _try(
-    run: Callable[[Point], Outcome], point: Point, place: int, v: np.ndarray, dx: np.ndarray, noise: float, flow: float
+    run: Callable[[Point], Outcome],
+    point: Point,
+    values: list[np.ndarray],
+    place: int,
+    v: np.ndarray,
+    dx: np.ndarray,
+    noise: float,
+    flow: float,
 ) -> _Tried:
-    def values(h: float) -> list[np.ndarray]:
+    def at(h: float) -> list[np.ndarray]:
         active = [x.astype(np.float64) for x in point.active]
         active[place] = active[place] + h * v
         return run(dataclasses.replace(point, active=active)).arrays
 
+    def difference(above: list[np.ndarray], below: list[np.ndarray]) -> float:
+        # differences of outputs first: <w, y> itself may cancel
+        return sum(float(np.sum(w * (a - b))) for w, a, b in zip(point.w, above, below, strict=False))
+
     with np.errstate(all="ignore"):
-        slopes = []
+        slopes, rises, falls = [], [], []
         for h in _STEPS:
-            above, below = values(h), values(-h)
-            # differences of outputs first: <w, y> itself may cancel
-            slopes.append(
-                sum(float(np.sum(w * (a - b))) for w, a, b in zip(point.w, above, below, strict=False)) / (2 * h)
-            )
+            above, below = at(h), at(-h)
+            slopes.append(difference(above, below) / (2 * h))
+            rises.append(difference(above, values))
+            falls.append(difference(values, below))
         ladder = np.stack([_STEPS, np.asarray(slopes), noise / _STEPS])
         wanted, error = _extrapolated(*ladder)
         ladders = [_extrapolated(*ladder[:, i::2])[0] for i in (0, 1)]
         error = max(error, abs(ladders[0] - ladders[1])) if np.isfinite(ladders).all() else np.inf
         got = float(np.sum(v * dx))
-        natural = max(float(np.sqrt(np.sum(np.square(v * dx)))), abs(wanted), 1e-3 * flow)
+        natural = _natural(v, dx, wanted, flow)
+        sides = [_extrapolated(_STEPS, np.asarray(d) / _STEPS, noise / _STEPS, power=1) for d in (rises, falls)]
+        if (jump := _jump(sides, natural)) is not None:
+            low, high, slack = jump
+            nearest = min(max(got, low), high)
+            return _Tried(v, got, nearest, slack, natural, True, DIFFERENCES, at_kink=abs(got - nearest) <= slack)
         converged = error <= max(_ROUGH * abs(wanted), _ENOUGH * 1e-3 * flow)
-    return _Tried(v, got, wanted, float(_MARGIN * error + 1e-11 * natural), natural, bool(converged))
+        order = _order(_STEPS, np.abs(np.asarray(rises) - _STEPS * got), noise)
+    return _Tried(
+        v, got, wanted, float(_MARGIN * error + 1e-11 * natural), natural, bool(converged), DIFFERENCES, order
+    )
 
 
-def _extrapolated(steps: np.ndarray, slopes: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
-    """(best estimate, its error) from the ladder of central differences."""
+def _jump(sides: list[tuple[float, float]], natural: float) -> tuple[float, float, float] | None:
+    """(lower, higher slope, how well they are known) where the slopes on either side differ for certain."""
+    (up, up_error), (down, down_error) = sides
+    slack = _MARGIN * (up_error + down_error) + 1e-11 * natural
+    return (min(up, down), max(up, down), slack) if abs(up - down) > max(slack, _ROUGH * natural) else None
+
+
+def _order(steps: np.ndarray, remainders: np.ndarray, noise: float) -> float:
+    """With which power of the step the remainder shrinks, where it is seen above the noise; nan if at fewer than 3 steps."""
+    seen = np.isfinite(remainders) & (remainders > _ABOVE * noise)
+    seen &= np.cumprod(seen).astype(bool)  # down to the floor, and not what comes up again from it
+    if seen.sum() < 3:
+        return float("nan")
+    x, y = np.log(steps[seen][-4:]), np.log(remainders[seen][-4:])
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def _extrapolated(steps: np.ndarray, slopes: np.ndarray, noise: np.ndarray, power: int = 2) -> tuple[float, float]:
+    """(best estimate, its error) from a ladder of differences whose error is a series in h^power."""
     best, best_error = float("nan"), float("inf")
     previous: list[float] = []
     for k, slope in enumerate(slopes):
         row = [float(slope)]
         for j in range(1, min(k, 6) + 1):
-            row.append(row[j - 1] + (row[j - 1] - previous[j - 1]) / float((steps[k - j] / steps[k]) ** 2 - 1))
+            row.append(row[j - 1] + (row[j - 1] - previous[j - 1]) / float((steps[k - j] / steps[k]) ** power - 1))
         for j in range(1, len(row)):
             error = max(abs(row[j] - row[j - 1]), abs(row[j] - previous[j - 1])) + float(noise[k])
             if error < best_error:  # false for nan
@@ -147,11 +245,12 @@ def _extrapolated(steps: np.ndarray, slopes: np.ndarray, noise: np.ndarray) -> t
 
 
 def _row(tried: list[_Tried], dx: np.ndarray) -> Evidence:
-    differences = [abs(t.got - t.wanted) / t.allowed for t in tried]
-    ratios = [np.inf if np.isnan(d) and not np.isfinite(t.got) else d for d, t in zip(differences, tried, strict=True)]
+    ratios = [t.ratio for t in tried]
     wrong = [i for i, t in enumerate(tried) if ratios[i] > 1 and t.converged]
     weak = [
-        t for i, t in enumerate(tried) if not t.allowed <= _ENOUGH * t.natural or (ratios[i] > 1 and not t.converged)
+        t
+        for i, t in enumerate(tried)
+        if not t.at_kink and (not t.allowed <= _ENOUGH * t.natural or (ratios[i] > 1 and not t.converged))
     ]
     known = [i for i, ratio in enumerate(ratios) if not np.isnan(ratio)]
     worst = max(wrong or known, key=lambda i: ratios[i], default=0)
@@ -166,15 +265,19 @@ def _row(tried: list[_Tried], dx: np.ndarray) -> Evidence:
         typical = np.maximum(np.abs(dx), 1e-3 * rms(dx))
         # where the gradient is zero throughout: a fault is measured by the size it has by its units
         parts = [(t, np.abs(t.v) * typical if dx.any() else np.full(dx.shape, t.natural)) for t in tried]
-        sees = np.min([np.where(t.v != 0, t.allowed / part, np.inf) for t, part in parts], axis=0)
+        seen = [np.where((t.v != 0) & (not t.at_kink), t.allowed / part, np.inf) for t, part in parts]
+        sees = np.min(seen, axis=0)
     sees = np.where(np.isnan(sees), np.inf, sees)
     return Evidence(
         directions=len(tried),
+        kinks=sum(t.at_kink for t in tried),
         wrong=len(wrong),
         undecided=undecided,
         worst=float(ratios[worst]),
         got=tried[worst].got,
         wanted=tried[worst].wanted,
+        method=tried[worst].method if wrong else max((t.method for t in tried), key=[t.method for t in tried].count),
+        order=tried[worst].order,
         decided=sees <= 1e-2,
         sees=sees,
     )

@@ -152,7 +152,7 @@ class _Step:
 
 class _Sites:
     def __init__(self):
-        self._sources = _Sources()
+        self._sources = Sources()
         self._found: list[Site] = []
         self._uses: list[tuple[_Step, int, Any]] = []  # uses of values that are used more than once
         self._names: dict[Any, str] = {}  # of variables of the jaxpr
@@ -179,7 +179,7 @@ class _Sites:
             for atom in {atom for atom in equation.invars if not hasattr(atom, "val")}:
                 uses[atom] = uses.get(atom, 0) + 1
         for place, equation in enumerate(jaxpr.eqns):
-            step = _Step((*path, place), equation, outer + _spans(equation))
+            step = _Step((*path, place), equation, outer + spans_of(equation))
             yield from self._inside(step)
             yield step
             for number, atom in enumerate(equation.invars):
@@ -215,12 +215,9 @@ class _Sites:
         if step.equation.primitive.name == "name":
             self._add(step, 0, params["name"], _MARKED, 0)
             return
-        ended = [span for d, span in enumerate(step.spans) if following[: d + 1] != step.spans[: d + 1]]
         for number in range(len(outs)):
-            known = [found for span in ended if (found := self._sources.name(span, number, len(outs)))]
-            if known:
-                name, rank, line = min(known, key=lambda found: found[1])
-                self._add(step, number, name, rank, line)
+            if found := self._sources.value(step.spans, following, number, len(outs)):
+                self._add(step, number, *found)
 
     def _add_bypasses(self, step: _Step) -> None:
         """The inputs of an operation on entries whose derivative is not 1 by itself."""
@@ -262,7 +259,7 @@ def _argument_names(jaxpr: Any) -> tuple[str, ...]:
     return tuple(getattr(getattr(jaxpr, "debug_info", None), "arg_names", None) or ())
 
 
-def _spans(equation: Any) -> tuple[_Span, ...]:
+def spans_of(equation: Any) -> tuple[_Span, ...]:
     """The expressions that were running when the equation was recorded, from the outermost call inwards.
 
     What lies outside of the innermost tracing is left out: a jitted function is traced once and remembers its first caller.
@@ -282,14 +279,22 @@ def _spans(equation: Any) -> tuple[_Span, ...]:
     return tuple(reversed(spans))
 
 
-class _Sources:
+class Sources:
     """The source files, parsed once."""
 
     def __init__(self):
         self._lines: dict[str, list[str]] = {}
         self._targets: dict[str, dict[tuple, tuple[str, ...]]] = {}
 
-    def name(self, span: _Span, number: int, count: int) -> tuple[str, int, int] | None:
+    def value(
+        self, spans: tuple[_Span, ...], following: tuple[_Span, ...], number: int, count: int
+    ) -> tuple[str, int, int] | None:
+        """(name, rank, line) of output `number` of `count` of an equation that ran in `spans`, the next one in `following`."""
+        ended = [span for d, span in enumerate(spans) if following[: d + 1] != spans[: d + 1]]
+        known = [found for span in ended if (found := self._of_expression(span, number, count))]
+        return min(known, key=lambda found: found[1], default=None)
+
+    def _of_expression(self, span: _Span, number: int, count: int) -> tuple[str, int, int] | None:
         """(name, rank, line) of the value of an expression, for output `number` of `count`."""
         inside = span.file.startswith(_JAX)
         targets = self._assigned(span.file).get((span.start, span.end), ())

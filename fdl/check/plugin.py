@@ -4,10 +4,13 @@
         gradcheck(huber, pred, target)                  # fdl.check.assert_gradients: anything but "right" fails the test
 
     pytest --gradcheck                                  # ends with a line per check: verdict, comparisons, modes
+    pytest --gradcheck-shrink FOLDER                    # and writes a small failing case for each wrong gradient
 
 pytest finds it wherever fdl is installed.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,15 +19,22 @@ _PROPERTY = "gradcheck"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.getgroup("fdl").addoption(
-        "--gradcheck", action="store_true", help="list every gradient that the gradcheck fixture checked"
+    group = parser.getgroup("fdl")
+    group.addoption("--gradcheck", action="store_true", help="list every gradient that the gradcheck fixture checked")
+    group.addoption(
+        "--gradcheck-shrink",
+        metavar="FOLDER",
+        type=Path,
+        help="for every wrong gradient, write the smallest failing case found as a pytest file in this folder",
     )
 
 
 @pytest.fixture
 def gradcheck(request: pytest.FixtureRequest) -> Any:
-    """fdl.check.assert_gradients, whose reports `--gradcheck` lists."""
-    from fdl.check import GradientError, gradients
+    """fdl.check.assert_gradients, whose reports `--gradcheck` lists, and whose failures `--gradcheck-shrink` shrinks."""
+    from fdl.check import GradientError, gradients, shrink
+
+    folder = request.config.getoption("--gradcheck-shrink")
 
     def check(candidate: Any, *args: Any, **settings: Any) -> Any:
         report = gradients(candidate, *args, **settings)
@@ -35,9 +45,16 @@ def gradcheck(request: pytest.FixtureRequest) -> Any:
             "modes": ", ".join(report.modes),
         }
         request.node.user_properties.append((_PROPERTY, row))
-        if not report.ok:
-            raise GradientError(report)
-        return report
+        if report.ok:
+            return report
+        error = GradientError(report)
+        if folder is not None and report.verdict == "wrong":
+            shrunk = shrink(candidate, *args, **settings)
+            # several checks of one test are numbered
+            count = sum(name == _PROPERTY for name, _ in request.node.user_properties)
+            name = re.sub(r"\W+", "_", request.node.nodeid).strip("_").removeprefix("test_")
+            error.add_note(f"{shrunk.sentence}: {shrunk.save(folder / f'test_{name}_{count}.py')}")
+        raise error
 
     return check
 

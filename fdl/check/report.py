@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 RIGHT, WRONG, UNDECIDED = "right", "wrong", "undecided"
+_NAME = 32  # columns of a terminal
+_COLOURS = {RIGHT: "green", WRONG: "red", UNDECIDED: "yellow"}
+_ALIGNED = ("left", "left", "right", "right", "right", "left")  # the columns of the table
+_NUMERICAL = ("central differences", "complex step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Failure:
 
     @property
     def _counted(self) -> str:
-        return "directional derivatives" if self.mode == "central differences" else "entries"
+        return "directional derivatives" if self.mode in _NUMERICAL else "entries"
 
     @property
     def place(self) -> str:
@@ -85,6 +89,29 @@ class LeafSummary:
 
 
 @dataclasses.dataclass(frozen=True)
+class Kink:
+    """An entry at which the slope jumps, and what was returned there."""
+
+    leaf: str
+    way: str
+    index: tuple[int, ...]
+    what: str  # "slope" of the sum of the outputs; "gradient" for the random cotangents, where the slope hides the kink
+    at: float  # the argument
+    low: float
+    high: float
+    got: float
+    inside: bool
+
+    def __str__(self) -> str:
+        place = self.leaf + (f"[{', '.join(map(str, self.index))}]" if self.index else "")
+        by = f" by {self.way}" if self.way else ""
+        return (
+            f"at {place} = {self.at:.6g} the {self.what} jumps from {self.low:.6g} to {self.high:.6g}; "
+            f"{self.got:.6g} returned{by}, {'inside' if self.inside else 'outside'}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """The verdict on a candidate and the evidence for it. Printed, it reads as a page."""
 
@@ -97,6 +124,7 @@ class Report:
     failures: tuple[Failure, ...]
     not_differentiated: tuple[str, ...]
     notes: tuple[str, ...]
+    kinks: tuple[Kink, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -113,11 +141,28 @@ class Report:
         return tuple(dict.fromkeys(row.mode for row in self.comparisons_by_mode))
 
     @property
+    def cotangents(self) -> int:
+        """At how many random cotangents a mode was compared: normal, and Rademacher (signs) every second one."""
+        tried = (
+            (row.comparisons + row.not_finite + row.out_of_range + row.kinks) // row.entries
+            for row in self.comparisons_by_mode
+            if row.entries and row.mode not in _NUMERICAL
+        )
+        return max(tried, default=0)
+
+    @property
     def detection_probability(self) -> float:
-        """The probability that a 1 % fault in one entry of the gradient, any of them, would have been seen."""
+        """The probability that a fault in one entry of a gradient, any of them alike, would have been seen.
+
+        The fault: the entry is off by 1 % of itself, whatever the cotangent, at these arguments. An entry so small that this is
+        less than 1e-6 of its array's natural size (see `natural_size`), 0 included, counts if an error of that would be seen.
+        """
+        decided, entries = self._decided()
+        return decided / entries if entries else 0.0
+
+    def _decided(self) -> tuple[int, int]:
         rows = [leaf for leaf in self.leaves if leaf.quantity != "value"]
-        entries = sum(leaf.entries for leaf in rows)
-        return sum(leaf.decided for leaf in rows) / entries if entries else 0.0
+        return sum(leaf.decided for leaf in rows), sum(leaf.entries for leaf in rows)
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Strict JSON: what is not finite is written as a string, "nan" or "inf"."""
@@ -129,32 +174,85 @@ class Report:
             "sentence": self.sentence,
             "comparisons": self.comparisons,
             "detection_probability": self.detection_probability,
+            "cotangents": self.cotangents,
             "modes": self.modes,
             "leaves": [dataclasses.asdict(leaf) for leaf in self.leaves],
             "comparisons_by_mode": [dataclasses.asdict(row) for row in self.comparisons_by_mode],
             "failures": [dataclasses.asdict(failure) | {"path": failure.path} for failure in self.failures],
             "not_differentiated": self.not_differentiated,
             "notes": self.notes,
+            "kinks": [dataclasses.asdict(kink) | {"text": str(kink)} for kink in self.kinks],
         }
         return json.dumps(_strict(fields), indent=indent, allow_nan=False)
 
     def __str__(self) -> str:
         lines = [f"{self.verdict}: {self.sentence}", ""]
-        for failure in self._telling_failures():
-            lines.append(f"  {failure}")
+        lines += [f"  {failure}" for failure in self._telling_failures()]
         if self.failures:
             lines.append("")
         if self.leaves:
-            lines += _table(self.leaves, self.comparisons_by_mode)
+            lines += _plain_table(self._rows())
+        lines += [f"  {line}" if line else "" for line in self._closing()]
+        return "\n".join(lines).rstrip()
+
+    def __rich__(self) -> Any:
+        """The same page for `rich.print`: in colour, and the table as wide as the terminal."""
+        from rich.console import Group
+        from rich.padding import Padding
+        from rich.text import Text
+
+        colour = _COLOURS[self.verdict]
+        parts: list[Any] = [Text.assemble((self.verdict, f"bold {colour}"), f": {self.sentence}")]
+        parts += [Padding(Text(failure), (1, 0, 0, 2)) for failure in self._telling_failures()]
+        if self.leaves:
+            parts += [_rich_table(self._rows())]
+            parts += [
+                Padding(Text(f"{row.cells[0]}: {row.note}", "dim"), (0, 0, 0, 2)) for row in self._rows() if row.note
+            ]
+        parts += [Padding(Text(line), (0, 0, 0, 2)) for line in self._closing() if line]
+        return Group(*parts)
+
+    def _rows(self) -> list["_Row"]:
+        """The table, a row for each array under a row of titles."""
+        titles = ("", "shape", "compared", "worst error / allowed", "sees faults of", "modes")
+        rows = [_Row("", titles, "")]
+        for leaf in self.leaves:
+            own = [row for row in self.comparisons_by_mode if (row.quantity, row.leaf) == (leaf.quantity, leaf.leaf)]
+            worst = max((row.worst for row in own if not math.isnan(row.worst)), default=math.nan)
+            cells = (
+                f"{leaf.quantity} of {leaf.leaf}",
+                str(list(leaf.shape)),
+                f"{sum(row.comparisons for row in own):,}",
+                "-" if math.isnan(worst) else f"{worst:.2g}",
+                "-" if not math.isfinite(leaf.sees) else f"{leaf.sees:.0e}",
+                modes_and_ways(own),
+            )
+            rows.append(_Row(leaf.verdict, cells, leaf.note))
+        return rows
+
+    def _closing(self) -> list[str]:
+        """What is said below the table."""
+        lines = []
         if self.verdict != WRONG and self.comparisons:
+            decided, entries = self._decided()
+            draws = "the random cotangent (normal)"
+            if self.cotangents > 1:
+                draws = f"one of the {self.cotangents} random cotangents (normal, Rademacher) or more"
             lines += [
                 "",
-                f"  A fault of 1 % in one entry would have been seen with probability {_share(self.detection_probability)}.",
+                f"A fault of 1 % in one entry would have been seen with probability {_share(self.detection_probability)}.",
+                f"That is the share of gradient entries, {decided:,} of {entries:,}, in which an error of 1 % of the entry (or of "
+                f"1e-6 of the natural size of its array, if that is more) is above the allowed one for {draws}, at these arguments.",
             ]
         if self.not_differentiated:
-            lines.append(f"  Not differentiated: {', '.join(self.not_differentiated)}.")
-        lines += [f"  Note: {note}." for note in self.notes]
-        return "\n".join(lines).rstrip()
+            lines.append(f"Not differentiated: {', '.join(self.not_differentiated)}.")
+        return lines + self._kink_lines() + [f"Note: {note}." for note in self.notes]
+
+    def _kink_lines(self, limit: int = 3) -> list[str]:
+        """The first kinks; those at which the returned value lies outside of the interval come first."""
+        ordered = sorted(self.kinks, key=lambda kink: kink.inside)
+        more = [f"Kinks: {len(ordered) - limit} more."] if len(ordered) > limit else []
+        return [f"Kink: {kink}." for kink in ordered[:limit]] + more
 
     def _telling_failures(self, limit: int = 8) -> list[str]:
         """For every array its first failure, with the other modes in which it fails too."""
@@ -171,32 +269,44 @@ class Report:
         return texts[:limit] + more
 
 
-def _table(leaves: tuple[LeafSummary, ...], comparisons: tuple[Comparison, ...]) -> list[str]:
-    rows = [["", "shape", "compared", "worst error / allowed", "sees faults of", "modes"]]
-    for leaf in leaves:
-        own = [row for row in comparisons if (row.quantity, row.leaf) == (leaf.quantity, leaf.leaf)]
-        worst = max((row.worst for row in own if not math.isnan(row.worst)), default=math.nan)
-        rows.append(
-            [
-                f"{leaf.verdict}  {leaf.quantity} of {leaf.leaf}",
-                str(list(leaf.shape)),
-                f"{sum(row.comparisons for row in own):,}",
-                "-" if math.isnan(worst) else f"{worst:.2g}",
-                "-" if not math.isfinite(leaf.sees) else f"{leaf.sees:.0e}",
-                modes_and_ways(own),
-            ]
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A row of the table; `cells` go with `_ALIGNED`. verdict: empty in the row of titles."""
+
+    verdict: str
+    cells: tuple[str, ...]
+    note: str
+
+
+def _plain_table(rows: list[_Row]) -> list[str]:
+    table = [(f"{row.verdict}  {row.cells[0]}", *row.cells[1:]) if row.verdict else row.cells for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = []
-    for row, note in zip(rows, ["", *(leaf.note for leaf in leaves)], strict=True):
-        cells = [
-            cell.ljust(w) if i in (0, 1, 5) else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+    for row, cells in zip(rows, table, strict=True):
+        aligned = [
+            cell.ljust(width) if side == "left" else cell.rjust(width)
+            for cell, width, side in zip(cells, widths, _ALIGNED, strict=True)
         ]
-        lines.append(("  " + "  ".join(cells)).rstrip())
-        if note:
-            lines.append(f"      {note}")
+        lines.append(("  " + "  ".join(aligned)).rstrip())
+        if row.note:
+            lines.append(f"      {row.note}")
     return lines
+
+
+def _rich_table(rows: list[_Row]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for place, (title, side) in enumerate(zip(rows[0].cells, _ALIGNED, strict=True)):
+        # the modes are folded rather than the names of arrays
+        in_one_line = place == 0 and max(len(row.cells[0]) for row in rows) <= _NAME
+        table.add_column(title, justify=side, overflow="fold", no_wrap=in_one_line)
+    for row in rows[1:]:
+        table.add_row(Text(row.verdict, style=_COLOURS[row.verdict]), *map(Text, row.cells))
+    return table
 
 
 def modes_and_ways(rows: Sequence[Comparison]) -> str:

@@ -7,8 +7,8 @@ A subject is called as `subject(active, fixed, w) -> Result`:
     w        the cotangents of the floating outputs, a list, in a dtype that holds them exactly
 
 `Layout` says how active and fixed leaves make up the arguments again. A `Differentiated` function is judged through
-`jax.vjp`; other subjects (the hand-written backward of a layer) bring their gradients themselves. The transformations at the
-end of the file make a subject out of a subject: batched, inside scan, under checkpoint, differentiated once more.
+`jax.vjp`; other subjects (the hand-written backward of a layer) bring their gradients themselves. `transformed.py` makes a
+subject out of a subject: batched, inside scan, under checkpoint, differentiated once more.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.errors import is_array, refuse, refuse_type, shown
+from fdl.op import Op
 
 
 class Result(NamedTuple):
@@ -39,11 +40,12 @@ class Subject(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One leaf of the arguments: its path as a user would write it, and whether it is differentiated."""
+    """One leaf of the arguments: its path as a user would write it, whether it is differentiated, and whose leaf it is."""
 
     path: str
     active: bool
     shown: str
+    argument: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,8 @@ def layout_of(where: str, names: tuple[str, ...], args: tuple, frozen: tuple[str
     leaves = []
     for path, x in pairs:
         name = names[path[0].idx]
-        leaves.append(_leaf(where, name + jax.tree_util.keystr(path[1:]), x, name in frozen))
+        leaf = _leaf(where, name + jax.tree_util.keystr(path[1:]), x, name in frozen)
+        leaves.append(dataclasses.replace(leaf, argument=name))
     return Layout(structure, tuple(leaves))
 
 
@@ -108,15 +111,29 @@ def _leaf(where: str, path: str, x: Any, frozen: bool) -> Leaf:
     return Leaf(path, bool(jnp.issubdtype(x.dtype, jnp.floating) and x.size and not frozen), shown(x))
 
 
-def argument_names(function: Callable, count: int) -> tuple[str, ...]:
-    """The names of the positional arguments, from the signature: x, w, args[2]."""
+def signed(function: Callable) -> Callable:
+    """What has the signature: an Op takes *args, its equation says their names."""
+    return function._equation if isinstance(function, Op) else inspect.unwrap(function)
+
+
+def argument_names(function: Callable, count: int, reference: Callable | None = None) -> tuple[str, ...]:
+    """The names of the positional arguments, from the signature: x, w, args[2]. A reference names what *args leaves open."""
+    names = _positional(function, count)
+    names += () if reference is None else _positional(reference, count)[len(names) :]
+    rest = next((p.name for p in _parameters(function) if p.kind is p.VAR_POSITIONAL), "args")
+    return names + tuple(f"{rest}[{i - len(names)}]" for i in range(len(names), count))
+
+
+def _positional(function: Callable, count: int) -> tuple[str, ...]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(p.name for p in _parameters(function) if p.kind in kinds)[:count]
+
+
+def _parameters(function: Callable) -> list[inspect.Parameter]:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some callables have none
-        parameters = ()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:count]
-    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
-    return tuple(names) + tuple(f"{rest}[{i - len(names)}]" for i in range(len(names), count))
+        return []
 
 
 # ---- subjects ----
@@ -148,10 +165,10 @@ class Differentiated:
         return floats, (aux_floats, others + aux_others)
 
     def __call__(self, active: list, fixed: Any, w: list) -> Result:
-        return _pulled(lambda active: self.outputs(active, fixed), active, w)
+        return pulled(lambda active: self.outputs(active, fixed), active, w)
 
 
-def _pulled(run: Callable, active: list, w: list) -> Result:
+def pulled(run: Callable, active: list, w: list) -> Result:
     """Values and gradients of `run(active) -> (outputs, (aux, others))`."""
     floats, pull, (aux, others) = jax.vjp(run, active, has_aux=True)
     (gradients,) = pull([cotangent.astype(out.dtype) for cotangent, out in zip(w, floats, strict=True)])
@@ -165,93 +182,6 @@ def parted(out: Any) -> tuple[list, list]:
     return floats, [x for x in leaves if not jnp.issubdtype(x.dtype, jnp.inexact)]
 
 
-# ---- transformations ----
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Batched:
-    """A batch of examples at once: `vmap` of the function, then its gradient."""
-
-    subject: Subject
-
-    def __call__(self, active: list, fixed: Any, w: list) -> Result:
-        return _mapped(_vmap, self.subject, active, fixed, w)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Scanned:
-    """The examples of a batch one after the other inside `lax.scan`, and the gradient of the whole loop."""
-
-    subject: Subject
-
-    def __call__(self, active: list, fixed: Any, w: list) -> Result:
-        return _mapped(_scan, self.subject, active, fixed, w)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class BatchedGradient:
-    """A batch of examples at once: `vmap` of the gradient."""
-
-    subject: Subject
-
-    def __call__(self, active: list, fixed: Any, w: list) -> Result:
-        stacked, fixed_of = _stacked(fixed)
-        return _vmap(lambda a, f, w: self.subject(a, fixed_of(f), w), active, stacked, w)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Checkpointed:
-    """The function under `jax.checkpoint`: its forward pass runs again on the way back."""
-
-    subject: Differentiated
-
-    def __call__(self, active: list, fixed: Any, w: list) -> Result:
-        return _pulled(jax.checkpoint(lambda active: self.subject.outputs(active, fixed)), active, w)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Second:
-    """Second derivatives in reverse: the gradient of <v, gradient>. `w` is (cotangents, v)."""
-
-    subject: Subject
-
-    def __call__(self, active: list, fixed: Any, w: Any) -> Result:
-        w, v = w
-
-        def slope(active):
-            gradients = self.subject(active, fixed, w).gradients
-            return sum(jnp.sum(a.astype(g.dtype) * g) for a, g in zip(v, gradients, strict=True))
-
-        return Result([], [], jax.grad(slope)(active))
-
-
 def is_countable(x: Any) -> bool:
     """Integers and booleans: in a batch each example has its own; keys, state and options are shared by all."""
     return is_array(x) and (jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == np.bool_)
-
-
-def _mapped(over: Callable, subject: Subject, active: list, fixed: Any, w: list) -> Result:
-    """The gradient of the mapped function; a subject that is no function is mapped as it is."""
-    stacked, fixed_of = _stacked(fixed)
-    if not isinstance(subject, Differentiated):
-        return over(lambda a, f, w: subject(a, fixed_of(f), w), active, stacked, w)
-    return _pulled(lambda active: over(lambda a, f: subject.outputs(a, fixed_of(f)), active, stacked), active, w)
-
-
-def _vmap(run: Callable, *stacks: Any) -> Any:
-    return jax.vmap(run)(*stacks)
-
-
-def _scan(run: Callable, *stacks: Any) -> Any:
-    return jax.lax.scan(lambda carry, step: (carry, run(*step)), None, stacks)[1]
-
-
-def _stacked(fixed: Any) -> tuple[list, Callable[[list], Any]]:
-    """The stacked leaves of `fixed`, and what puts those of one example back between the shared ones."""
-    flat, structure = jax.tree.flatten(fixed)
-
-    def fixed_of(example: list) -> Any:
-        own = iter(example)
-        return jax.tree.unflatten(structure, [next(own) if is_countable(x) else x for x in flat])
-
-    return [x for x in flat if is_countable(x)], fixed_of

@@ -6,7 +6,7 @@ version?) and in each mode. What raises in one mode is a failure of that mode.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,34 +15,18 @@ import numpy as np
 
 from fdl.check import numerical
 from fdl.check.compare import Item
-from fdl.check.evaluate import WIDE, Evaluation, Point, brief, native_precision, stacked
+from fdl.check.evaluate import WIDE, Evaluation, Point, brief, native_precision
 from fdl.check.judge import Judge, Standard
+from fdl.check.kinks import kinks_of
 from fdl.check.ledger import Ledger
+from fdl.check.modes import MODES, Modes
+from fdl.check.origin import origin_of
 from fdl.check.report import RIGHT, UNDECIDED, WRONG, Comparison, Failure, LeafSummary, Report, modes_and_ways
 from fdl.check.rounding import unit_roundoff
-from fdl.check.subject import (
-    Batched,
-    BatchedGradient,
-    Checkpointed,
-    Differentiated,
-    Layout,
-    Scanned,
-    Subject,
-    parted,
-)
+from fdl.check.subject import Differentiated, Layout, Subject, parted
 from fdl.check.terms import Terms
 from fdl.errors import is_array
 
-MODES = {
-    "quick": ("eager",),
-    "default": ("eager", "jit", "vmap"),
-    "all": ("eager", "jit", "vmap", "grad inside vmap", "scan", "checkpoint", "second derivative"),
-}
-_BATCHES: dict[str, Callable[[Subject], Subject]] = {
-    "vmap": Batched,
-    "grad inside vmap": BatchedGradient,
-    "scan": Scanned,
-}
 _SEEDS = {"quick": 1, "default": 3, "all": 3}
 _EXAMPLES = 3
 _EXPLAINED = ("float64", "eager", "jit")  # other modes run something else than the reference does
@@ -117,6 +101,7 @@ class Trial:
         self.native = native_precision(self.active)
         self.ledger = Ledger() if ledger is None else ledger
         self.notes: list[str] = []
+        self.evidence = numerical.DIFFERENCES  # what decides where there is no reference
         self._rng = np.random.default_rng(seed)
         self._examples_made: list[Point] = []
         self._terms: Terms | None = None
@@ -135,6 +120,12 @@ class Trial:
             judge = self._examine(way, candidate)
             if not numerically:
                 self._diagnose(judge, reference)
+        self._note_origin(reference)
+
+    def _note_origin(self, reference: Differentiated) -> None:
+        arrays = self.standard.truth(self.points[0]).arrays
+        if not all(np.isfinite(x).all() for x in arrays) and (origin := self._origin(reference)):
+            self.notes.append(f"the reference is not finite everywhere: first in {origin}")
 
     # ---- the reference, outputs and points ----
 
@@ -199,12 +190,39 @@ class Trial:
         if not isinstance(candidate, Differentiated):
             # no custom_vjp that behaves otherwise when it is not traced, and op by op is slow
             modes = tuple(mode for mode in modes if mode != "eager") or ("jit",)
-        for mode in modes:
-            try:
-                self._examine_mode(judge, mode)
-            except Exception as error:
-                self.ledger.error(way, mode, f"raised {brief(error)}")
+        in_modes = Modes(judge, self.layout, self.native, self.points, self._examples, self.outputs.pulled, self._rng)
+        in_modes.run(modes)
+        self.notes += in_modes.notes
+        self._note_kinks(judge)
+        if self.ledger.not_finite(way) and (origin := self._origin(candidate)):
+            self.ledger.explain_not_finite(way, f"first in {origin}")
         return judge
+
+    def _origin(self, subject: Subject) -> str:
+        """Where a function or its gradient stops being finite, in float64 or in the arguments' precision; else nothing."""
+        if not isinstance(subject, Differentiated):
+            return ""
+        for precision in dict.fromkeys((self.standard.truth.precision, self.native)):
+            with precision.scope():
+                try:
+                    found = origin_of(subject, *precision.operands(self.points[0]))
+                except Exception:  # it cannot be traced, or taken apart
+                    continue
+            if found is not None:
+                return str(found)
+        return ""
+
+    def _note_kinks(self, judge: Judge) -> None:
+        """Which entries are at a kink, where it was seen that some are, or where everything is asked for."""
+        if judge.standard.truth.precision is not WIDE or not (self.modes == "all" or self.ledger.saw_kinks(judge.way)):
+            return
+        run = judge.wide or Evaluation(judge.candidate, self.native, quick=True)
+        try:
+            standard = self.standard
+            found = kinks_of(judge.way, standard.truth, run, standard.kinks, self.points[0], standard.items)
+        except Exception:  # a candidate that does not run; the modes say so
+            return
+        self.ledger.kinks += found
 
     def _diagnose(self, judge: Judge, reference: Differentiated) -> None:
         """Says which term of a wrong gradient is wrong, where that can be found out."""
@@ -223,24 +241,6 @@ class Trial:
         except Exception:  # a reference that cannot be taken apart is judged all the same
             return
 
-    def _examine_mode(self, judge: Judge, mode: str) -> None:
-        candidate, first = judge.candidate, self.points[0]
-        if mode in ("eager", "jit"):
-            run = Evaluation(candidate, self.native, compiled=mode == "jit")
-            for point in self.points:
-                judge.compare(mode, self.native, point, run(point))
-        elif mode in _BATCHES:
-            points = self._examples()
-            outcome = Evaluation(_BATCHES[mode](candidate), judge.sharpest, quick=True)(stacked(points))
-            for index, point in enumerate(points):
-                judge.compare(mode, judge.sharpest, point, outcome.example(index))
-        elif mode == "checkpoint" and isinstance(candidate, Differentiated):
-            run = Evaluation(Checkpointed(candidate), judge.sharpest, quick=True)
-            judge.compare(mode, judge.sharpest, first, run(first))
-        elif mode == "second derivative":
-            v = [np.asarray(self._rng.standard_normal(x.shape)).astype(x.dtype).astype(np.float64) for x in self.active]
-            judge.compare_second(mode, dataclasses.replace(first, w=(first.w, v)))
-
     def _examine_numerically(self, candidate: Differentiated) -> None:
         if self.standard.truth.precision is WIDE:
             found = numerical.evidence(
@@ -249,6 +249,7 @@ class Trial:
         else:
             reason = "there is no reference, and central differences need float64, in which it does not run"
             found = [numerical.no_evidence(x.shape, reason) for x in self.active]
+        self.evidence = "complex steps" if all(e.method == numerical.STEP for e in found) else numerical.DIFFERENCES
         for path, evidence in zip(self.layout.active, found, strict=True):
             self.ledger.add_numerical(Item("gradient", path), evidence)
 
@@ -265,7 +266,8 @@ def report_of(candidate: str, reference: str, trials: Sequence[Trial]) -> Report
         verdict, sentence = UNDECIDED, f"{candidate} has no floating output, so that no cotangent reached its backward"
     passed_on = tuple(dict.fromkeys(leaf for trial in trials for leaf in trial.layout.not_differentiated))
     notes = tuple(dict.fromkeys(note for trial in trials for note in trial.notes))
-    return Report(candidate, reference, verdict, sentence, leaves, comparisons, failures, passed_on, notes)
+    kinks = tuple(ledger.kinks)
+    return Report(candidate, reference, verdict, sentence, leaves, comparisons, failures, passed_on, notes, kinks)
 
 
 def _verdict(

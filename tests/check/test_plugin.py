@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixture fails wrong gradients, and --gradcheck lists what was checked."""
+"""The pytest plugin: the fixture fails wrong gradients, --gradcheck lists what was checked, --gradcheck-shrink writes files."""
 
 pytest_plugins = ["pytester"]
 
@@ -27,3 +27,15 @@ def test_the_fixture_and_its_table(pytester):
         ["*GradientError: wrong: *", "*gradients checked*", "right * comparisons *", "wrong * comparisons *"]
     )
     assert "gradients checked" not in pytester.runpytest_inprocess("-p", "no:randomly", "-p", "no:xdist").stdout.str()
+
+
+def test_a_file_for_each_wrong_gradient(pytester):
+    pytester.makepyfile(TESTS)
+    result = pytester.runpytest_inprocess("--gradcheck-shrink", "cases", "-p", "no:randomly", "-p", "no:xdist")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*shrunk from float64[[]5] to *: cases/test_*_test_wrong_1.py"])
+    (path,) = (pytester.path / "cases").iterdir()
+    pytester.syspathinsert()
+    again = pytester.runpytest_inprocess(str(path), "-p", "no:randomly", "-p", "no:xdist")
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(["*GradientError: wrong: *", "*dx is half of what it should be*"])

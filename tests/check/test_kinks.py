@@ -1,0 +1,146 @@
+"""Kinks: the interval of the slopes, what lies inside of it and outside, and no false alarm at a tie."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fdl import check
+from tests.check.zoo import custom, normal
+
+pytestmark = pytest.mark.optimized
+
+
+def absolute(at_zero):
+    """|x| with a slope of its own at 0."""
+    slope = lambda x: jnp.where(x == 0, jnp.asarray(at_zero, x.dtype), jnp.sign(x))
+    return custom(jnp.abs, lambda x: (jnp.abs(x), x), lambda x, dy: (dy * slope(x),))
+
+
+X = jnp.asarray([1.5, -0.5, 2.0, 0.0, -1.0], jnp.float32)
+
+
+@pytest.mark.parametrize("slope", [-1.0, -0.3, 0.25, 0.9])
+def test_a_subgradient_is_right_and_the_interval_is_told(slope):
+    report = check.gradients(absolute(slope), X, reference=jnp.abs, modes="quick")
+    assert report.verdict == "right"
+    (kink,) = report.kinks
+    assert (kink.leaf, kink.index, kink.what, kink.at, kink.inside) == ("x", (3,), "slope", 0.0, True)
+    assert (kink.low, kink.high) == (-1, 1) and kink.got == pytest.approx(slope)
+    assert f"at x[3] = 0 the slope jumps from -1 to 1; {slope:g} returned, inside" in str(report)
+    fields = json.loads(report.to_json())
+    assert fields["kinks"][0]["low"] == -1 and fields["kinks"][0]["inside"] is True
+
+
+def test_the_same_slope_as_the_reference_is_told_when_everything_is_asked_for():
+    report = check.gradients(jnp.abs, X, reference=jnp.abs, modes="all")
+    (kink,) = report.kinks
+    assert kink.inside and (kink.low, kink.high) == (-1, 1)
+    assert check.gradients(jnp.tanh, X, reference=jnp.tanh, modes="all").kinks == ()
+
+
+@pytest.mark.parametrize("slope", [-1.2, 1.01, 7.0])
+def test_outside_of_the_interval_is_a_failure(slope):
+    report = check.gradients(absolute(slope), X, reference=jnp.abs, modes="quick")
+    assert report.verdict == "wrong"
+    assert all(failure.index == (3,) and "is outside the interval [" in failure.message for failure in report.failures)
+    (kink,) = report.kinks
+    assert not kink.inside and "returned, outside" in str(report)
+
+
+def test_more_kinks_than_are_told():
+    x = jnp.zeros(9, jnp.float32).at[0].set(1.0)
+    report = check.gradients(absolute(0.5), x, reference=jnp.abs, modes="quick")
+    assert len(report.kinks) == 8 and "5 more" in str(report)
+
+
+# ---- no false alarm at a tie ----
+
+
+def first_of(reduce):
+    """The largest entry of each row, whose gradient goes to the first of equals."""
+
+    def forward(x):
+        y = reduce(x, axis=-1)
+        return y, (x, y)
+
+    def backward(residuals, dy):
+        x, y = residuals
+        hit = x == y[..., None]
+        first = hit & (jnp.cumsum(hit, axis=-1, dtype=np.int32) == 1)
+        return (jnp.where(first, dy[..., None], jnp.zeros_like(x)),)
+
+    return custom(lambda x: reduce(x, axis=-1), forward, backward)
+
+
+def sorted_the_other_way():
+    """Sorts, and sends the cotangents of equals back in reverse order."""
+
+    def forward(x):
+        order = x.shape[-1] - 1 - jnp.argsort(x[..., ::-1], axis=-1, stable=True)
+        return jnp.sort(x, axis=-1), order
+
+    def backward(order, dy):
+        return (jnp.take_along_axis(dy, jnp.argsort(order, axis=-1), axis=-1),)
+
+    return custom(lambda x: jnp.sort(x, axis=-1), forward, backward)
+
+
+def clipped():
+    """clip, with a slope of 1 at both bounds, where JAX takes another one."""
+    run = lambda x: jnp.clip(x, -1, 1)
+    inside = lambda x: ((x >= -1) & (x <= 1)).astype(x.dtype)
+    return custom(run, lambda x: (run(x), x), lambda x, dy: (dy * inside(x),))
+
+
+def middle_of(x):  # of 5; jnp.median rounds the place of the middle
+    return jnp.sort(x, axis=-1)[..., 2]
+
+
+def middle():
+    """The median of an odd number, whose gradient goes to the first entry that equals it."""
+
+    def backward(residuals, dy):
+        x, y = residuals
+        hit = x == y[..., None]
+        first = hit & (jnp.cumsum(hit, axis=-1, dtype=np.int32) == 1)
+        return (jnp.where(first, dy[..., None], jnp.zeros_like(x)),)
+
+    return custom(middle_of, lambda x: (middle_of(x), (x, middle_of(x))), backward)
+
+
+TIES = {
+    "max": (first_of(jnp.max), lambda x: jnp.max(x, axis=-1)),
+    "min": (first_of(jnp.min), lambda x: jnp.min(x, axis=-1)),
+    "sort": (sorted_the_other_way(), lambda x: jnp.sort(x, axis=-1)),
+    "clip": (clipped(), lambda x: jnp.clip(x, -1, 1)),
+    "median": (middle(), middle_of),
+    "abs": (absolute(0.5), jnp.abs),
+    "relu": (jax.nn.relu, lambda x: jnp.maximum(x, 0)),
+}
+
+
+@pytest.mark.parametrize("key", [0, 1])
+@pytest.mark.parametrize("name", TIES)
+def test_no_false_alarm_at_a_tie(name, key):
+    candidate, reference = TIES[name]
+    x = jnp.asarray(np.random.default_rng(key).integers(-2, 3, (6, 5)), np.float32)
+    report = check.gradients(candidate, x, reference=reference, key=key)
+    assert report.verdict != "wrong", str(report)
+    assert all(kink.inside for kink in report.kinks)
+    double = custom(reference, lambda x: (reference(x), x), lambda x, dy: (2 * jax.vjp(candidate, x)[1](dy)[0],))
+    assert check.gradients(double, x, reference=reference, key=key, modes="quick").verdict == "wrong"
+
+
+def test_kinks_that_meet_leave_room_for_slopes_that_were_not_met():
+    # a sum of many units at their kink: its extreme slopes lie where no random way goes
+    def network(x, w):
+        return jnp.sum(jnp.maximum(x[None] * w, 0) * jnp.sin(jnp.arange(12.0, dtype=x.dtype))[:, None], axis=0)
+
+    zero_slope = lambda x, w: jnp.sum(
+        jax.nn.relu(x[None] * w) * jnp.sin(jnp.arange(12.0, dtype=x.dtype))[:, None], axis=0
+    )
+    args = jnp.zeros(3, jnp.float32), normal(1, 12, 1)
+    assert check.gradients(zero_slope, *args, reference=network, modes="quick").verdict != "wrong"
