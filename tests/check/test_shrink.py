@@ -77,7 +77,7 @@ def test_linked_axes_become_small_together_and_the_file_fails_until_repaired(mon
 
 
 def test_of_an_op_with_parameters_the_missing_term_stays_the_reason(monkeypatch):
-    shrunk = check.shrink(centred, batch_norm_params(4), normal(3, 7, 4, mean=0.5))
+    shrunk = check.shrink(centred, batch_norm_params(2), normal(3, 5, 2, mean=0.5))
     missing = "missing path"
     assert missing in shrunk.source and "gradient of x" in shrunk.report.sentence
     assert sum(map(np.prod, sizes(shrunk.args))) <= 8, sizes(shrunk.args)
@@ -131,7 +131,7 @@ def test_labels_stay_inside_their_classes_and_keys_stay():
         return -gradient, None, None
 
     negated = custom(loss, lambda *args: (loss(*args), args), backward)
-    shrunk = check.shrink(negated, normal(6, 3, 4), labels(7, 3, 4), jax.random.key(3), reference=loss)
+    shrunk = check.shrink(negated, normal(6, 2, 4), labels(7, 2, 4), jax.random.key(3), reference=loss)
     logits, label, key = shrunk.args
     assert logits.shape[-1] <= 3 and 0 <= int(label.max()) < logits.shape[-1] and label.dtype == jnp.int32
     assert jax.random.key_data(key).tolist() == [0, 3] and "wrap_key_data" in shrunk.source
@@ -149,7 +149,7 @@ def one_pass(x):
 
 @pytest.mark.optimized
 def test_what_only_rounds_badly_still_rounds_badly():
-    shrunk = check.shrink(one_pass, normal(8, 30, 4, mean=1e4), reference=two_pass)
+    shrunk = check.shrink(one_pass, normal(8, 16, 2, mean=1e4), reference=two_pass)
     assert "float32 rounding error" in shrunk.report.sentence and shrunk.args[0].size <= 6
     with pytest.raises(check.GradientError, match="float32 rounding error"):
         run(shrunk.source)
