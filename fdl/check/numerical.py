@@ -38,6 +38,7 @@ STEP, DIFFERENCES = "complex step", "central differences"
 _COORDINATES = 8  # leaves up to this size are tried entry by entry
 _DIRECTIONS = 8
 _STEPS = 0.25 * 0.5 ** np.arange(14)
+_MIDDLE = 9  # of the steps: 5e-4, small against most curvatures
 _ENOUGH = 1e-6  # of the size of the derivative: an error estimate below it decides,
 _ROUGH = 1e-3  # and one above this accuses nobody
 _MARGIN = 30.0  # times the estimated error
@@ -144,6 +145,11 @@ class _Tried:
         return np.inf if np.isnan(ratio) and not np.isfinite(self.got) else ratio
 
 
+def _along(v: np.ndarray, dx: np.ndarray) -> float:
+    """<v, dx>; what is not finite in dx counts where v is not 0."""
+    return float(np.sum(np.where(v != 0, v * dx, 0.0)))
+
+
 def _natural(v: np.ndarray, dx: np.ndarray, wanted: float, flow: float) -> float:
     return max(float(np.sqrt(np.sum(np.square(v * dx)))), abs(wanted), 1e-3 * flow)
 
@@ -153,7 +159,7 @@ def _try_step(
 ) -> _Tried | None:
     """By a complex step; None if it does not come out."""
     with np.errstate(all="ignore"):
-        wanted, got = step(place, v), float(np.sum(v * dx))
+        wanted, got = step(place, v), _along(v, dx)
         natural = _natural(v, dx, wanted, flow)
         allowed = FORMULA * float(np.sqrt(np.sum(np.square(v * rounding)))) + 1e-11 * natural
     return _Tried(v, got, wanted, allowed, natural, True, STEP) if np.isfinite(wanted) else None
@@ -187,9 +193,13 @@ def _try(
         return sum(float(np.sum(w * (a - b))) for w, a, b in zip(point.w, above, below, strict=False))
 
     with np.errstate(all="ignore"):
-        slopes, rises, falls = [], [], []
+        slopes, rises, falls, widths = [], [], [], []
         for h in _STEPS:
             above, below = at(h), at(-h)
+            bends = [
+                np.abs(w) * np.abs((a - y) - (y - b)) for w, a, y, b in zip(point.w, above, values, below, strict=False)
+            ]
+            widths.append(sum(float(np.sum(bend)) for bend in bends) / h)
             slopes.append(difference(above, below) / (2 * h))
             rises.append(difference(above, values))
             falls.append(difference(values, below))
@@ -197,10 +207,10 @@ def _try(
         wanted, error = _extrapolated(*ladder)
         ladders = [_extrapolated(*ladder[:, i::2])[0] for i in (0, 1)]
         error = max(error, abs(ladders[0] - ladders[1])) if np.isfinite(ladders).all() else np.inf
-        got = float(np.sum(v * dx))
+        got = _along(v, dx)
         natural = _natural(v, dx, wanted, flow)
         sides = [_extrapolated(_STEPS, np.asarray(d) / _STEPS, noise / _STEPS, power=1) for d in (rises, falls)]
-        if (jump := _jump(sides, natural)) is not None:
+        if (jump := _jump(sides, float(widths[_MIDDLE]), natural)) is not None:
             low, high, slack = jump
             nearest = min(max(got, low), high)
             return _Tried(v, got, nearest, slack, natural, True, DIFFERENCES, at_kink=abs(got - nearest) <= slack)
@@ -211,11 +221,17 @@ def _try(
     )
 
 
-def _jump(sides: list[tuple[float, float]], natural: float) -> tuple[float, float, float] | None:
-    """(lower, higher slope, how well they are known) where the slopes on either side differ for certain."""
+def _jump(sides: list[tuple[float, float]], width: float, natural: float) -> tuple[float, float, float] | None:
+    """(lowest, highest slope, how well they are known) where the slopes on either side differ for certain.
+
+    width: how far the slopes of the single outputs differ, added up. Kinks of several outputs may compensate each other.
+    """
     (up, up_error), (down, down_error) = sides
     slack = _MARGIN * (up_error + down_error) + 1e-11 * natural
-    return (min(up, down), max(up, down), slack) if abs(up - down) > max(slack, _ROUGH * natural) else None
+    if not abs(up - down) > max(slack, _ROUGH * natural):
+        return None
+    middle, half = (up + down) / 2, max(abs(up - down), width) / 2
+    return middle - half, middle + half, slack
 
 
 def _order(steps: np.ndarray, remainders: np.ndarray, noise: float) -> float:
@@ -244,6 +260,10 @@ def _extrapolated(steps: np.ndarray, slopes: np.ndarray, noise: np.ndarray, powe
     return best, best_error
 
 
+def _share(tried: _Tried) -> float:
+    return tried.allowed / tried.natural if tried.natural > 0 else float("inf")
+
+
 def _row(tried: list[_Tried], dx: np.ndarray) -> Evidence:
     ratios = [t.ratio for t in tried]
     wrong = [i for i, t in enumerate(tried) if ratios[i] > 1 and t.converged]
@@ -257,7 +277,7 @@ def _row(tried: list[_Tried], dx: np.ndarray) -> Evidence:
     undecided = ""
     if not wrong and weak:
         undecided = (
-            f"central differences are too rough here (good to {weak[0].allowed / weak[0].natural:.0e}, {_ENOUGH:.0e} needed)"
+            f"central differences are too rough here (good to {_share(weak[0]):.0e}, {_ENOUGH:.0e} needed)"
             if np.isfinite(weak[0].allowed)
             else "the value is not finite around the point"
         )

@@ -133,3 +133,26 @@ def test_whether_a_function_is_analytic(name):
     assert (step is not None) == analytic
     if step is not None:
         np.testing.assert_allclose(step(0, np.ones(5)), np.sum(w * want), rtol=1e-13)
+
+
+def test_at_a_kink_any_slope_between_the_sides_is_left_out_and_one_outside_is_wrong():
+    x = jnp.asarray([0.0, 1.0, -2.0], jnp.float32)
+
+    def relu_with(slope):
+        relu = jax.custom_vjp(lambda x: jnp.maximum(x, 0))
+        relu.defvjp(lambda x: (relu(x), x), lambda x, g: (g * jnp.where(x == 0, slope, (x > 0).astype(g.dtype)),))
+        return relu
+
+    for slope in (0.0, 0.3, 1.0):
+        report = check.gradients(relu_with(slope), x, modes="quick")
+        assert report.verdict == "right" and "1 directions left out at kinks" in str(report)
+    for slope in (-0.3, 1.2):
+        assert check.gradients(relu_with(slope), x, modes="quick").verdict == "wrong"
+    # kinks of several outputs whose jumps compensate each other
+    ties = lambda x: jnp.max(x, axis=1)
+    assert check.gradients(ties, jnp.zeros((3, 4), jnp.float32), modes="quick").verdict != "wrong"
+
+
+def test_a_constant_function_is_undecided():
+    report = check.gradients(lambda x: jnp.maximum(x, 0), jnp.full(3, -1.0, jnp.float32), modes="quick")
+    assert report.verdict != "wrong"
