@@ -131,7 +131,9 @@ class _Shaking(Interpreter):
         factors = jax.lax.slice(pool, (start,), (start + size,))
         if growth != 1.0:
             factors = 1 + growth * (factors - 1)
-        return x * factors.reshape(np.shape(x)).astype(dtype)
+        shaken = x * factors.reshape(np.shape(x)).astype(dtype)
+        # the largest number is a constant in some programs, and stays finite
+        return jax.lax.select(jax.lax.is_finite(shaken), shaken, jnp.asarray(x))
 
 
 def _terms(equation: Any) -> float:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fdl import check
 from fdl.check.rounding import POOL, Shaken, factors, ones, unit_roundoff, working_precision
 from tests.check.zoo import batch_norm, batch_norm_params, custom, normal, rnn
 
@@ -103,3 +104,13 @@ def test_the_working_precision_of_every_output():
         return x * 2, narrow, jnp.where(mask, x, 0), x * constant, looped, chosen, reduced, jnp.argmax(x)
 
     assert working_precision(run, x) == [u64, u32, u64, u64, u32, u32, u32, 0.0]
+
+
+def test_the_largest_number_as_a_constant_stays_finite():
+    huge = float(jnp.finfo(jnp.float64).max)
+    op = custom(
+        lambda x: jnp.sum(x**2),
+        lambda x: (jnp.sum(x**2), x),
+        lambda x, g: (2 * g * x + 0.0 * (x - huge),),
+    )
+    assert check.gradients(op, jnp.arange(1.0, 5.0, dtype=jnp.float64), reference=lambda x: jnp.sum(x**2)).ok
