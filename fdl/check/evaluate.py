@@ -112,7 +112,13 @@ class Evaluation:
 
     def __call__(self, point: Point) -> Outcome:
         with self.precision.scope():
-            return Outcome.of(self._run(*self.precision.operands(point)))
+            operands = self.precision.operands(point)
+            try:
+                return Outcome.of(self._run(*operands))
+            except jax.errors.JaxRuntimeError:
+                # op by op, JAX runs a program that it cached in the other precision, with that one's NumPy constants
+                jax.clear_caches()
+                return Outcome.of(self._run(*operands))
 
 
 class Measured:

@@ -229,6 +229,8 @@ class Ledger:
             at_kinks = "every entry is at a kink" if kinks else "the plain version is finite in no entry"
             return "the truth is finite in no entry" if not_finite else at_kinks
         notes = []
+        if item not in self._digits:  # it was differentiated numerically, and raised in every mode
+            return ""
         digits = self._digits[item]
         if digits.kept < digits.available / 2 and verdict != WRONG:
             zero = verdict == RIGHT and not (self._sees[item] < 1).any()

@@ -672,3 +672,8 @@ def test_nothing_is_shown_without_a_floating_output():
     assert report.verdict == "undecided" and "no floating output" in str(report)
     count = custom(lambda x: jnp.sum(x > 0), lambda x: (jnp.sum(x > 0), x), lambda r, d: (r * 1e9,))
     assert check.gradients(count, x, reference=lambda x: jnp.sum(x > 0)).verdict == "undecided"
+
+
+def test_a_program_that_jax_cached_in_the_other_precision():
+    a, b = jnp.asarray([0.3, 1.2], jnp.float32), jnp.asarray([0.7, 0.4], jnp.float32)
+    assert check.gradients(jax.scipy.special.owens_t, a, b, modes="quick").verdict == "right"
