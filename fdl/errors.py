@@ -1,8 +1,8 @@
 """Errors at the door: every refusal names the function, the argument, what it got, what it wanted, and the remedy.
 
-`InputError` is a `ValueError` (a shape, a value, a name), `InputTypeError` a `TypeError` (a dtype, a kind of object). Both
-know where they were raised, so that a model can put the name of the layer there: "dense_2: got features 64, its weights
-want 100".
+`InputError` is a `ValueError` (a shape, a value, a name), `DataError` one of them (a file), `InputTypeError` a `TypeError` (a
+dtype, a kind of object). All know where they were raised, so that a model can put the name of the layer there: "dense_2: got
+features 64, its weights want 100".
 """
 
 import contextlib
@@ -33,6 +33,10 @@ class InputError(_Located, ValueError):
 
 class InputTypeError(_Located, TypeError):
     """A dtype or a kind of object that fdl refuses."""
+
+
+class DataError(InputError):
+    """A file that fdl refuses: damaged, cut short or in another format. `where` is the file."""
 
 
 def refuse(where: str, detail: str) -> NoReturn:

@@ -1,20 +1,27 @@
 """The map of all Ops by name: `fdl.ops.dense(params, x)`, `fdl.ops.gelu(x, approximate=True)`, ..."""
 
 from fdl.layers.activations import OPS as _ACTIVATIONS
+from fdl.layers.avg_pool import op as avg_pool
 from fdl.layers.batch_norm import inference_op as batch_norm_inference
 from fdl.layers.batch_norm import op as batch_norm
+from fdl.layers.conv import op as conv
+from fdl.layers.conv_transpose import op as conv_transpose
 from fdl.layers.dense import op as dense
 from fdl.layers.dropout import op as dropout
 from fdl.layers.flatten import op as flatten
+from fdl.layers.global_avg_pool import op as global_avg_pool
+from fdl.layers.global_max_pool import op as global_max_pool
 from fdl.layers.glu import op as glu
 from fdl.layers.group_norm import op as group_norm
 from fdl.layers.instance_norm import op as instance_norm
 from fdl.layers.layer_norm import op as layer_norm
+from fdl.layers.max_pool import op as max_pool
 from fdl.layers.prelu import op as prelu
 from fdl.layers.rms_norm import op as rms_norm
 from fdl.layers.softmax import log_op as log_softmax
 from fdl.layers.softmax import op as softmax
 from fdl.layers.sparsemax import op as sparsemax
+from fdl.layers.whiten import op as whiten
 
 celu = _ACTIVATIONS["celu"]
 elu = _ACTIVATIONS["elu"]
@@ -37,14 +44,19 @@ squareplus = _ACTIVATIONS["squareplus"]
 tanh = _ACTIVATIONS["tanh"]
 
 __all__ = [
+    "avg_pool",
     "batch_norm",
     "batch_norm_inference",
     "celu",
+    "conv",
+    "conv_transpose",
     "dense",
     "dropout",
     "elu",
     "flatten",
     "gelu",
+    "global_avg_pool",
+    "global_max_pool",
     "glu",
     "group_norm",
     "hard_sigmoid",
@@ -55,6 +67,7 @@ __all__ = [
     "leaky_relu",
     "log_sigmoid",
     "log_softmax",
+    "max_pool",
     "mish",
     "prelu",
     "relu",
@@ -70,4 +83,5 @@ __all__ = [
     "sparsemax",
     "squareplus",
     "tanh",
+    "whiten",
 ]

@@ -1,6 +1,7 @@
-"""What a model is made of: layers, output shapes, parameter counts, and what the backward pass keeps."""
+"""What a model is made of: layers, shapes, parameters, FLOPs, receptive fields, and what the backward pass keeps."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -8,18 +9,28 @@ import jax
 from jax.extend.core import Literal
 
 from fdl.backprop import require_model
-from fdl.layer import Layer, input_spec
+from fdl.layer import Layer, Pass, input_spec
+from fdl.layers.activations import ACTIVATIONS
+from fdl.layers.conv.geometry import per_axis
+from fdl.op import Op
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One layer. shape: of its output for one example. kept: bytes of residuals per example, parameters not counted."""
+    """One layer, for one example.
+
+    shape: of its output. kept: bytes of residuals, parameters not counted. flops: of the products in its forward, a multiplication and
+    an addition each, those with padding included; sums and functions of single entries are not counted. receptive: the cells of
+    the model's input that one of its output cells depends on, per spatial axis; None where that is not defined or not known.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     parameters: int
     kept: int
+    flops: int = 0
+    receptive: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,22 +40,28 @@ class Summary:
     rows: tuple[Row, ...]
     parameters: int
     kept: int
+    flops: int = 0
 
     def __str__(self) -> str:
-        head = ("layer", "output", "parameters", "kept for backward")
+        head = ("layer", "output", "parameters", "FLOPs", "kept for backward", "receptive field")
         body = [
-            (row.name, f"{row.dtype}{list(row.shape)}", f"{row.parameters:,}", _bytes(row.kept)) for row in self.rows
-        ]
-        total = ("total", "", f"{self.parameters:,}", f"{_bytes(self.kept)} per example")
-        lines = [head, *body, total]
-        widths = [max(len(line[c]) for line in lines) for c in range(4)]
-        text = [
-            "  ".join(
-                (line[0].ljust(widths[0]), line[1].ljust(widths[1]), line[2].rjust(widths[2]), line[3].rjust(widths[3]))
+            (
+                row.name,
+                f"{row.dtype}{list(row.shape)}",
+                f"{row.parameters:,}",
+                f"{row.flops:,}",
+                _bytes(row.kept),
+                "x".join(map(str, row.receptive or ())),
             )
-            for line in lines
+            for row in self.rows
         ]
-        rule = "-" * len(text[0])
+        total = ("total", "", f"{self.parameters:,}", f"{self.flops:,}", f"{_bytes(self.kept)} per example", "")
+        lines = [head, *body, total]
+        if not any(row.receptive for row in self.rows):
+            lines = [line[:-1] for line in lines]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
+        rule = "-" * max(map(len, text))
         return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
 
 
@@ -71,11 +88,31 @@ def summary(model: Layer, shape: Any, dtype: Any = None) -> Summary:
         shapes = jax.eval_shape(lambda residuals, dy: _deltas(model, residuals, dy), residuals, y)
     kept = _kept_bytes(model, forward, params, state, x, key)
     counts = _by_layer(model, params, math.prod)
+    calls = _calls(model, params, state, x, key)
+    flops: dict[str, int] = {}
+    for name, op, args in calls:
+        flops[name] = flops.get(name, 0) + _flops(jax.make_jaxpr(op.equation)(*args).jaxpr)
+    fields = receptive_fields(model, calls)
     rows = tuple(
-        Row(name, out.shape[1:], str(out.dtype), counts.get(name, 0), kept.get(name, 0))
+        Row(
+            name,
+            out.shape[1:],
+            str(out.dtype),
+            counts.get(name, 0),
+            kept.get(name, 0),
+            flops.get(name, 0),
+            fields.get(name),
+        )
         for name, out in ((name, shapes.get(name, y)) for name in model.names or (model.name,))
     )
-    return Summary(rows, sum(row.parameters for row in rows), sum(row.kept for row in rows))
+    parameters, kept_bytes, operations = (
+        sum(getattr(row, of) for row in rows) for of in ("parameters", "kept", "flops")
+    )
+    return Summary(rows, parameters, kept_bytes, operations)
+
+
+def _aligned(line: tuple[str, ...], widths: list[int]) -> list[str]:
+    return [cell.ljust(w) if c < 2 else cell.rjust(w) for c, (cell, w) in enumerate(zip(line, widths, strict=True))]
 
 
 def _deltas(model: Layer, residuals: Any, dy: Any) -> dict[str, Any]:
@@ -112,6 +149,106 @@ def _layer_of(model: Layer, path: Any) -> str:
     keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
     prefixes = ["/".join(map(str, keys[:n])) for n in range(len(keys), 0, -1)]
     return next((prefix for prefix in prefixes if prefix in model.names), model.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recording(Pass):
+    """A walk that notes every call of an Op with the name of the layer that made it."""
+
+    path: str = ""
+    layer: Any = None
+    calls: Any = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "evaluate", functools.partial(_noted, self.path, self.calls))
+
+    def child(self, index: int, layer: Layer) -> Pass:
+        name = self.layer.layers[index][0]
+        child = super().child(index, layer)
+        return dataclasses.replace(child, path=f"{self.path}/{name}" if self.path else name, layer=layer)
+
+
+def _calls(model: Layer, params: Any, state: Any, x: Any, key: Any) -> list[tuple[str, Op, tuple]]:
+    """(layer, op, shapes of its arguments), in order."""
+    calls: list[tuple[str, Op, tuple]] = []
+
+    def run(params, state, x, key):
+        walk = _Recording(_plainly, True, key, None, "", model, calls)
+        return model._run(walk, params, state, x)[0]
+
+    jax.eval_shape(run, params, state, x, key)
+    return [(name or model.name, op, args) for name, op, args in calls]
+
+
+def _plainly(op: Op, *args: Any, **options: Any) -> tuple[Any, Any]:
+    return op.equation(*args, **options), None
+
+
+def _noted(path: str, calls: list, op: Op, *args: Any, **options: Any) -> tuple[Any, Any]:
+    op = op.bind(**options)
+    calls.append((path, op, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)))
+    return _plainly(op, *args)
+
+
+def _flops(jaxpr: Any) -> int:
+    """Of the products in a program: two for each multiplication and addition."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (over, _), _ = eqn.params["dimension_numbers"]
+            total += 2 * eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[axis] for axis in over)
+        inner = [_flops(getattr(sub, "jaxpr", sub)) for sub in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")
+        ) if hasattr(sub, "eqns") or hasattr(sub, "jaxpr")]  # fmt: skip
+        total += sum(inner) * eqn.params.get("length", 1) if eqn.primitive.name == "scan" else sum(inner)
+    return total
+
+
+def receptive_fields(model: Layer, calls: list[tuple[str, Op, tuple]]) -> dict[str, tuple[int, ...]]:
+    """By layer, from the first convolution or pooling on, as long as the layers form a chain.
+
+    A window of `extent` cells, `strides` apart, on cells that see `field` and lie `jump` apart in the input sees field + (extent - 1) jump.
+    """
+    if not _is_chain(model):
+        return {}
+    found: dict[str, tuple[int, ...]] = {}
+    field, jump = (), ()
+    for name, op, args in calls:
+        window = _window(op, args)
+        if window is not None:
+            extent, strides = window
+            field, jump = field or (1,) * len(extent), jump or (1,) * len(extent)
+            if len(extent) != len(field):
+                return found
+            field = tuple(f + (e - 1) * j for f, e, j in zip(field, extent, jump, strict=True))
+            jump = tuple(j * s for j, s in zip(jump, strides, strict=True))
+        elif field and op.name not in _POINTWISE:
+            return found  # every cell may see every other: dense after flatten, statistics, transposed windows
+        if field:
+            found[name] = field
+    return found
+
+
+_POINTWISE = {*ACTIVATIONS, "prelu", "dropout", "batch_norm", "batch_norm_inference"}
+
+
+def _is_chain(model: Layer) -> bool:
+    return not model.layers or (model.name == "serial" and all(_is_chain(layer) for _, layer in model.layers))
+
+
+def _window(op: Op, args: tuple) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """(extent, strides) of a convolution or a pooling op; None for all others."""
+    options = {name: kept.value for name, kept in op.options}
+    if op.name == "conv":
+        kernel = args[0]["w"].shape[:-2]
+        dilation = per_axis(op.name, "dilation", options.get("dilation", 1), len(kernel))
+        extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+        return extent, per_axis(op.name, "strides", options.get("strides", 1), len(kernel))
+    if op.name in ("max_pool", "avg_pool"):
+        rank = len(args[0].shape) - 2
+        window = per_axis(op.name, "window", options.get("window", 2), rank)
+        return window, per_axis(op.name, "strides", options.get("strides") or window, rank)
+    return None
 
 
 def _bytes(n: int) -> str:

@@ -5,6 +5,7 @@ file in layers/ or losses/ without a row fails them. Sizes are distinct and odd,
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,12 @@ def away_from_kinks(key: Any, dtype: Any) -> tuple:
 def dense_arguments(key, dtype, batch=(7,)):
     k = jax.random.split(key, 3)
     return {"w": normal(k[0], (5, 3), dtype), "b": normal(k[1], (3,), dtype)}, normal(k[2], (*batch, 5), dtype)
+
+
+def kernel_arguments(key, dtype, x, w, bias=True):
+    k = jax.random.split(key, 3)
+    params = {"w": normal(k[0], w, dtype)} | ({"b": normal(k[1], w[-1:], dtype)} if bias else {})
+    return params, normal(k[2], x, dtype)
 
 
 def labels(key, shape, classes):
@@ -103,6 +110,12 @@ def scores(key, dtype):
     return jax.random.permutation(key, grid, axis=1, independent=True).astype(dtype)
 
 
+def apart_cells(key, shape, dtype):
+    """No two cells alike, in 16 bits too."""
+    count = math.prod(shape)
+    return (jax.random.permutation(key, jnp.linspace(-2, 2, count, dtype=jnp.float32)).reshape(shape)).astype(dtype)
+
+
 def positive(key, shape, dtype, low=0.1):
     return (low + jnp.exp(normal(key, shape, jnp.float32))).astype(dtype)
 
@@ -150,6 +163,24 @@ CONCEPTS = (
         lambda key, dtype: ({"w": normal(key, (5, 3), dtype)}, normal(split(key)[1], (7, 5), dtype)),
     ),
     Concept("layers/flatten", fdl.ops.flatten, lambda key, dtype: (normal(key, (3, 2, 5), dtype),)),
+    Concept(
+        "layers/conv",
+        fdl.ops.conv,
+        lambda key, dtype: kernel_arguments(key, dtype, (2, 5, 7, 4), (3, 2, 2, 6)),
+        ({"groups": 2}, {"groups": 2, "strides": (2, 3), "dilation": (1, 2), "padding": ((1, 0), (2, 1))}),
+    ),
+    Concept(
+        "layers/conv",
+        fdl.ops.conv,
+        lambda key, dtype: kernel_arguments(key, dtype, (3, 7, 2), (3, 2, 3), bias=False),
+        ({"padding": "VALID"},),
+    ),
+    Concept(
+        "layers/conv_transpose",
+        fdl.ops.conv_transpose,
+        lambda key, dtype: kernel_arguments(key, dtype, (2, 3, 4, 2), (3, 2, 2, 3)),
+        ({"strides": 2},),
+    ),
     Concept(
         "layers/dropout",
         fdl.ops.dropout,
@@ -232,6 +263,34 @@ CONCEPTS = (
         "layers/instance_norm",
         fdl.ops.instance_norm,
         lambda key, dtype: normalization(key, dtype, (5, 3, 2, 3), (3,)),
+    ),
+    Concept(
+        "layers/whiten",
+        fdl.ops.whiten,
+        lambda key, dtype: normalization(key, dtype, (7, 3, 3), (3,))[1:],
+        ({}, {"eps": 0.1}),
+    ),
+    Concept(
+        "layers/max_pool",
+        fdl.ops.max_pool,
+        lambda key, dtype: (apart_cells(key, (2, 5, 7, 3), dtype),),
+        ({}, {"window": (3, 2), "strides": (2, 1), "padding": "SAME"}),
+    ),
+    Concept(
+        "layers/avg_pool",
+        fdl.ops.avg_pool,
+        lambda key, dtype: (normal(key, (2, 5, 7, 3), dtype),),
+        ({}, {"window": (3, 2), "strides": (2, 1), "padding": "SAME"}),
+    ),
+    Concept(
+        "layers/global_avg_pool",
+        fdl.ops.global_avg_pool,
+        lambda key, dtype: (normal(key, (7, 5, 3), dtype), jnp.asarray(SEEN)[:, None] & (jnp.arange(5) != 3)[None]),
+    ),
+    Concept(
+        "layers/global_max_pool",
+        fdl.ops.global_max_pool,
+        lambda key, dtype: (apart_cells(key, (3, 5, 2, 3), dtype), None),
     ),
     Concept(
         "losses/amended_cross_entropy",

@@ -1,5 +1,6 @@
 """The summary: shapes, counts, and the bytes that the backward pass keeps."""
 
+import jax
 import jax.numpy as jnp
 
 import fdl
@@ -36,3 +37,36 @@ def test_nested_and_single():
 def test_text():
     text = str(fdl.summary(fdl.serial(fdl.dense(1000), fdl.relu(), fdl.dense(10)), (784,)))
     assert "785,000" in text and "float32[1000]" in text and "4.0 kB" in text and "per example" in text
+
+
+def test_flops_and_receptive_fields():
+    model = fdl.serial(
+        fdl.conv(4, (3, 3), strides=2), fdl.relu(), fdl.depthwise_conv((2, 3), padding=2), block=fdl.serial(fdl.max_pool(2)),
+        dilated=fdl.conv(3, (3, 1), dilation=2), flat=fdl.flatten(), out=fdl.dense(5),
+    )  # fmt: skip
+    table = fdl.summary(model, (33, 31, 2))
+    rows = {row.name: row for row in table.rows}
+    assert rows["conv_0"].flops == 2 * (17 * 16) * (3 * 3 * 2) * 4
+    assert rows["depthwise_conv_2"].flops == 2 * (20 * 18) * (2 * 3) * 4
+    assert rows["out"].flops == 2 * (10 * 9 * 3) * 5 and rows["relu_1"].flops == rows["block/max_pool_0"].flops == 0
+    assert table.flops == sum(row.flops for row in table.rows)
+    fields = {name: row.receptive for name, row in rows.items()}
+    assert fields == {
+        "conv_0": (3, 3), "relu_1": (3, 3), "depthwise_conv_2": (5, 7), "block/max_pool_0": (7, 9), "dilated": (23, 9),
+        "flat": None, "out": None,
+    }  # fmt: skip
+    assert "receptive field" in str(table) and "23x9" in str(table)
+    assert "receptive field" not in str(fdl.summary(fdl.dense(2), (3,)))
+
+
+def test_the_receptive_field_is_where_the_gradient_is_not_zero():
+    model = fdl.serial(fdl.conv(2, (3,), strides=2), fdl.conv(2, (2,), dilation=3), fdl.avg_pool((2,)))
+    params, state = model.init(jax.random.key(0), (41, 2))
+    middle = lambda x: model.apply(params, state, x)[0][0, 5, 1]
+    seen = jnp.flatnonzero(jax.grad(middle)(jnp.ones((1, 41, 2), jnp.float32))[0, :, 0])
+    assert (int(seen[-1] - seen[0]) + 1,) == fdl.summary(model, (41, 2)).rows[-1].receptive
+
+
+def test_branches_have_no_single_receptive_field():
+    model = fdl.serial(fdl.residual(fdl.conv(2, (3,))), fdl.conv(2, (3,)))
+    assert all(row.receptive is None for row in fdl.summary(model, (9, 2)).rows)

@@ -21,27 +21,39 @@ from fdl.layers.activations import (
     squareplus,
     tanh,
 )
+from fdl.layers.avg_pool import avg_pool
 from fdl.layers.batch_norm import batch_norm
+from fdl.layers.conv import conv, depthwise_conv, separable_conv
+from fdl.layers.conv_transpose import conv_transpose
 from fdl.layers.dense import dense
 from fdl.layers.dropout import dropout
 from fdl.layers.flatten import flatten
+from fdl.layers.global_avg_pool import global_avg_pool
+from fdl.layers.global_max_pool import global_max_pool
 from fdl.layers.glu import glu
 from fdl.layers.group_norm import group_norm
 from fdl.layers.instance_norm import instance_norm
 from fdl.layers.layer_norm import layer_norm
+from fdl.layers.max_pool import max_pool
 from fdl.layers.prelu import prelu
 from fdl.layers.rms_norm import rms_norm
 from fdl.layers.softmax import log_softmax, softmax
 from fdl.layers.sparsemax import sparsemax
 
 __all__ = [
+    "avg_pool",
     "batch_norm",
     "celu",
+    "conv",
+    "conv_transpose",
     "dense",
+    "depthwise_conv",
     "dropout",
     "elu",
     "flatten",
     "gelu",
+    "global_avg_pool",
+    "global_max_pool",
     "glu",
     "group_norm",
     "hard_sigmoid",
@@ -52,12 +64,14 @@ __all__ = [
     "leaky_relu",
     "log_sigmoid",
     "log_softmax",
+    "max_pool",
     "mish",
     "prelu",
     "relu",
     "relu6",
     "rms_norm",
     "selu",
+    "separable_conv",
     "sigmoid",
     "silu",
     "softmax",

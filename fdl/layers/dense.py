@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from fdl.errors import refuse, refuse_type, require_float, require_rank_at_least, require_same_dtype
 from fdl.layer import Layer, bind
+from fdl.layers._weights import drawn
 from fdl.op import Op, accumulator
 
 glorot_uniform = jax.nn.initializers.glorot_uniform()
@@ -28,7 +29,7 @@ glorot_uniform = jax.nn.initializers.glorot_uniform()
 
 def init(key: Any, spec: jax.ShapeDtypeStruct, dtype: Any, *, features: int, bias: bool, w_init: Callable) -> dict:
     require_rank_at_least("dense", "one example", spec, 1, "features last")
-    params = {"w": w_init(key, (spec.shape[-1], features), dtype)}
+    params = {"w": drawn("dense", w_init, key, (spec.shape[-1], features), dtype)}
     return params | {"b": jnp.zeros(features, dtype)} if bias else params
 
 
@@ -88,7 +89,8 @@ op = Op(equation, forward, backward)
 def dense(features: int, bias: bool = True, *, w_init: Callable = glorot_uniform) -> Layer:
     """y = x w + b: [..., I] -> [..., features]; params {"w" [I, O], "b" [O]}, w Glorot-uniform, b zero.
 
-    w_init: an initialiser `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
+    w_init: an initialiser `(key, shape, dtype) -> array`, such as `jax.nn.initializers.he_normal()` for relu, `orthogonal()`,
+    `normal(0.01)` for small Gaussian weights (_weights.py has the table).
     """
     if isinstance(features, bool) or not isinstance(features, int) or features < 1:
         refuse_type("dense", f"features is {features!r}, wanted a positive int")

@@ -1,0 +1,193 @@
+"""Which formulation runs: decided when the program is lowered for a platform, by shape.
+
+GPU and TPU: the `lax` convolution and its gradients, which are made for them.
+
+CPU. XLA runs the gradients of its convolution 50 to 150 times slower inside a loop than outside (2.0 s against 35 ms for one 3x3
+layer of 32 channels), and a training loop is a `scan`; so every gradient is products, sums and, where it wins, the forward convolution,
+which is as fast in a loop as outside (7.5 and 6.5 ms). Figures: one part in a `scan` over four batches, two shared cores, float32, ms;
+compare them along a row.
+
+| NHWC x, kernel, O        | patches | shifted | cells | library | Winograd | what runs                                   |
+|--------------------------|---------|---------|-------|---------|----------|---------------------------------------------|
+| 64x28x28x1  5x5    6  y  | 1.04    | 0.30    | 1.94  | 2.29    |          | shifted: one input channel                  |
+|                       dx | 2.43    | 3.80    | 0.62  | 3.78    |          | cells: few input channels                   |
+|                       dw | 0.56    | 5.55    |       |         |          | patches                                     |
+| 64x14x14x6  5x5   16  y  | 0.43    | 1.76    | 0.57  | 0.50    |          | library: 7x7, 3 to 64: 1.6, patches 5.5     |
+|                       dx | 1.38    | 2.39    | 0.88  | 1.66    |          | cells                                       |
+|                       dw | 0.41    | 0.76    |       |         |          | patches                                     |
+| 64x32x32x3  3x3   32  y  | 2.12    | 6.76    | 2.67  | 3.68    |          | patches                                     |
+|                       dx | 10.4    | 5.92    | 2.20  | 2.17    |          | cells                                       |
+|                       dw | 1.71    | 3.54    |       |         |          | patches                                     |
+| 128x28x28x1 3x3   32  y  | 2.57    | 0.70    | 1.22  | 0.99    |          | shifted                                     |
+|                       dx | 10.8    | 7.53    | 2.49  | 4.08    |          | cells                                       |
+|                       dw | 1.61    | 3.70    |       |         |          | patches                                     |
+| 64x32x32x32 3x3   32  y  | 12.1    | 11.3    | 9.2   | 7.5     | 7.0      | Winograd; library where it does not apply   |
+|                       dw | 17.4    | 21.5    |       |         | 15.2     | Winograd, dx included; else patches         |
+| 64x16x16x64 3x3   64  y  | 19.3    |         |       | 6.8     | 3.9      | the same                                    |
+| 128x8x8x128 3x3  128  y  | 29.1    |         |       | 26.1    | 6.2      | the same                                    |
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from jax import lax
+
+from fdl.layers.conv import formulations, winograd
+from fdl.layers.conv.geometry import Geometry
+from fdl.op import accumulator
+
+Part = Callable[[Any, Any, Geometry, Any], Any]
+
+# Patches and products are made for so many bytes of them at a time: 3x3 on 32 channels, y by patches: 12 ms, whole batch 50.
+CACHE = 2**20
+# The same for Winograd's tiles (H: 16.6 ms for both gradients, 18.5 and 19.5 with twice and four times as many) and the patches of dw
+# (5x5 on 64x16x16x32: 12 ms, 20 with a quarter).
+TILES = 4 * 2**20
+
+# Winograd from so many channels on either side on (16 channels on 64x16x16: y and both gradients 3.8 ms, `lax` in a call 2.7), if
+# the tiles are not mostly padding.
+CHANNELS, WASTE = 32, 2.0
+
+
+def forward(x: Any, w: Any, b: Any, geometry: Geometry) -> Any:
+    """y, rounded once."""
+    accumulate = accumulator(x.dtype)
+
+    def cpu(x, w, b):
+        return cpu_forward(x, w, geometry, accumulate, lambda y: _finished(y, b, x.dtype))
+
+    def library(x, w, b):
+        return _finished(formulations.library_forward(x, w, geometry, accumulate), b, x.dtype)
+
+    return lax.platform_dependent(x, w, b, cpu=cpu, default=library)
+
+
+def dx(dy: Any, w: Any, b: Any, geometry: Geometry) -> Any:
+    """The cotangent of x; b is added where it is the output of a transposed convolution."""
+    accumulate = accumulator(dy.dtype)
+
+    def cpu(dy, w, b):
+        return _finished(cpu_dx(dy, w, geometry, accumulate), b, dy.dtype)
+
+    def library(dy, w, b):
+        return _finished(formulations.library_dx(dy, w, geometry, accumulate), b, dy.dtype)
+
+    return lax.platform_dependent(dy, w, b, cpu=cpu, default=library)
+
+
+def dw(x: Any, dy: Any, geometry: Geometry) -> Any:
+    """The cotangent of w."""
+    accumulate = accumulator(x.dtype)
+
+    def cpu(x, dy):
+        return cpu_dw(x, dy, geometry, accumulate).astype(x.dtype)
+
+    def library(x, dy):
+        return formulations.library_dw(x, dy, geometry, accumulate).astype(x.dtype)
+
+    return lax.platform_dependent(x, dy, cpu=cpu, default=library)
+
+
+def gradients(x: Any, w: Any, dy: Any, geometry: Geometry) -> tuple[Any, Any]:
+    """(dw, dx), which share their transforms where there are any."""
+    accumulate = accumulator(x.dtype)
+
+    def cpu(x, w, dy):
+        dw, dx = cpu_gradients(x, w, dy, geometry, accumulate)
+        return dw.astype(w.dtype), dx.astype(x.dtype)
+
+    def library(x, w, dy):
+        dw = formulations.library_dw(x, dy, geometry, accumulate)
+        dx = formulations.library_dx(dy, w, geometry, accumulate)
+        return dw.astype(w.dtype), dx.astype(x.dtype)
+
+    return lax.platform_dependent(x, w, dy, cpu=cpu, default=library)
+
+
+def _finished(y: Any, b: Any, dtype: Any) -> Any:
+    if b is not None:
+        y = y + b.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+    return y.astype(dtype)
+
+
+def cpu_forward(x: Any, w: Any, geometry: Geometry, accumulate: Any, finish: Callable = lambda y: y) -> Any:
+    """finish: what is done to y while a chunk of it is in the cache."""
+    i, o = w.shape[-2:]
+    if by_winograd(geometry, i, o):
+        v = winograd.kernel_to_points(w.astype(accumulate))
+        part = lambda x: (finish(winograd.forward(x, v, geometry, accumulate)), ())
+        return _by_chunks(part, (x,), _tile_numbers(geometry, i), TILES, accumulate)[0]
+    run, numbers = forward_part(geometry, i, o)
+    return _by_chunks(lambda x: (finish(run(x, w, geometry, accumulate)), ()), (x,), numbers, CACHE, accumulate)[0]
+
+
+def cpu_dx(dy: Any, w: Any, geometry: Geometry, accumulate: Any) -> Any:
+    run, numbers = dx_part(geometry, *w.shape[-2:])
+    return _by_chunks(lambda dy: (run(dy, w, geometry, accumulate), ()), (dy,), numbers, CACHE, accumulate)[0]
+
+
+def cpu_dw(x: Any, dy: Any, geometry: Geometry, accumulate: Any) -> Any:
+    run, numbers = dw_part(geometry, x.shape[-1])
+    part = lambda x, dy: ((), run(x, dy, geometry, accumulate))
+    return _by_chunks(part, (x, dy), numbers, TILES, accumulate)[1]
+
+
+def cpu_gradients(x: Any, w: Any, dy: Any, geometry: Geometry, accumulate: Any) -> tuple[Any, Any]:
+    i, o = x.shape[-1], dy.shape[-1]
+    if not by_winograd(geometry, i, o):
+        return cpu_dw(x, dy, geometry, accumulate), cpu_dx(dy, w, geometry, accumulate)
+    v = winograd.kernel_to_points(w.astype(accumulate))
+    part = lambda x, dy: winograd.gradients(x, v, dy, geometry, accumulate)
+    dx, dv = _by_chunks(part, (x, dy), _tile_numbers(geometry, i + o), TILES, accumulate)
+    return winograd.kernel_from_points(dv), dx
+
+
+def by_winograd(geometry: Geometry, i: int, o: int) -> bool:
+    if not winograd.fits(geometry) or min(i, o) < CHANNELS:
+        return False
+    made = math.prod(winograd.tiles(geometry)) * winograd.OUT**2
+    return made <= WASTE * math.prod(geometry.outputs)
+
+
+def _tile_numbers(geometry: Geometry, channels: int) -> int:
+    return math.prod(winograd.tiles(geometry)) * winograd.TILE**2 * channels
+
+
+def forward_part(geometry: Geometry, i: int, o: int) -> tuple[Part, int]:
+    """The forward for w [*K, i, o], and how many numbers it makes of one example."""
+    cells = math.prod(geometry.kernel)
+    if cells == geometry.groups == 1:
+        return formulations.patches_forward, 0  # nothing but a product
+    if i == 1:
+        return formulations.shifted_forward, 0  # one loop over y, in which nothing is put aside
+    if geometry.groups > 1 or i * cells < 100:
+        return formulations.patches_forward, math.prod(geometry.outputs) * cells * i * geometry.groups
+    return formulations.library_forward, 0
+
+
+def dx_part(geometry: Geometry, i: int, o: int) -> tuple[Part, int]:
+    cells = math.prod(geometry.kernel)
+    if cells == geometry.groups == 1:
+        return formulations.scattered_dx, 0
+    if geometry.groups > 1 or max(geometry.strides) > 1:
+        if geometry.groups > 1 and i == 1 and max(geometry.strides) == 1 and o == geometry.groups:
+            return formulations.gathered_dx(formulations.shifted_forward), math.prod(geometry.inputs) * o
+        return formulations.scattered_dx, math.prod(geometry.used) * i * geometry.groups
+    if i * cells < 256:
+        return formulations.gathered_dx(formulations.cells_forward), math.prod(geometry.used) * cells * i
+    return formulations.gathered_dx(formulations.library_forward), 0
+
+
+def dw_part(geometry: Geometry, channels: int) -> tuple[Part, int]:
+    if geometry.groups == channels > 1:
+        return formulations.shifted_dw, math.prod(geometry.outputs) * channels
+    if math.prod(geometry.kernel) == geometry.groups == 1:
+        return formulations.shifted_dw, 0
+    return formulations.patches_dw, math.prod((*geometry.outputs, *geometry.kernel)) * channels
+
+
+def _by_chunks(function: Callable, arrays: tuple, numbers: int, budget: int, dtype: Any) -> Any:
+    """The function makes `numbers` of one example; 0 if it needs no chunks."""
+    chunk = max(1, budget // (numbers * dtype.itemsize)) if numbers else arrays[0].shape[0]
+    return formulations.in_chunks(function, arrays, chunk)

@@ -1,0 +1,131 @@
+"""The layers: convolution, depthwise and depthwise separable convolution.
+
+The fan of a kernel, for Glorot or He initialisers, is its receptive field times its channels: fan in |K| I/G, fan out |K| O, as
+`jax.nn.initializers` computes it from w [*K, I/G, O].
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fdl.compose import serial
+from fdl.errors import refuse, refuse_type, require_bool, require_count
+from fdl.layer import Layer, bind
+from fdl.layers.conv.convolve import op
+from fdl.layers.conv.geometry import explicit_padding, per_axis, require_groups
+
+glorot_uniform = jax.nn.initializers.glorot_uniform()
+
+
+def init(
+    key: Any,
+    spec: Any,
+    dtype: Any,
+    *,
+    where: str,
+    kernel: tuple,
+    features: int | None,
+    multiplier: int,
+    groups: int | None,
+    bias: bool,
+    w_init: Callable,
+) -> dict:
+    """{"w" [*K, I/groups, O], "b"} for examples [*S, I]; O is features or, depthwise, multiplier I."""
+    if len(spec.shape) != len(kernel) + 1:
+        wanted = {1: "[T, C]", 2: "[H, W, C]", 3: "[D, H, W, C]"}[len(kernel)]
+        refuse(where, f"one example has shape {list(spec.shape)}, a kernel of size {list(kernel)} wants {wanted}")
+    channels = spec.shape[-1]
+    out = features or multiplier * channels
+    groups = require_groups(where, groups, channels, out)
+    params = {"w": w_init(key, (*kernel, channels // groups, out), dtype)}
+    return params | {"b": jnp.zeros(out, dtype)} if bias else params
+
+
+def settings(
+    where: str, kernel_size: Any, strides: Any, padding: Any, dilation: Any, groups: Any, bias: Any, low: int = 0
+) -> tuple[tuple, dict[str, Any]]:
+    """(kernel, options of the op), as tuples; refuses what no input could fit."""
+    if isinstance(kernel_size, int):
+        size = kernel_size
+        refuse_type(where, f"kernel_size is {size}, wanted one size per axis: ({size},), ({size}, {size}), ...")
+    if not isinstance(kernel_size, tuple | list) or not 1 <= len(kernel_size) <= 3:
+        refuse(where, f"kernel_size is {kernel_size!r}, wanted 1, 2 or 3 sizes, like (3, 3)")
+    rank = len(kernel_size)
+    require_bool(where, "bias", bias)
+    if groups is not None:
+        require_count(where, "groups", groups)
+    kernel = per_axis(where, "kernel_size", kernel_size, rank)
+    return kernel, {
+        "strides": per_axis(where, "strides", strides, rank),
+        "padding": padding if padding in ("SAME", "VALID") else explicit_padding(where, padding, rank, low),
+        "dilation": per_axis(where, "dilation", dilation, rank),
+        "groups": groups,
+    }
+
+
+def conv(
+    features: int,
+    kernel_size: tuple[int, ...],
+    strides: Any = 1,
+    padding: Any = "SAME",
+    dilation: Any = 1,
+    groups: int | None = 1,
+    bias: bool = True,
+    *,
+    w_init: Callable = glorot_uniform,
+) -> Layer:
+    """[N, *S, I] -> [N, *P, features]; params {"w" [*K, I/groups, features], "b" [features]}, w Glorot-uniform, b zero.
+
+    kernel_size: (3,) for sequences, (3, 3) for images, (3, 3, 3) for volumes. strides, dilation: one number, or one per axis.
+    padding: "SAME", "VALID", a number of cells on every side, or ((before, after), ...) per axis.
+    groups: channels meet only within their own group; None is one group per input channel (see `depthwise_conv`).
+    w_init: an initialiser `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
+    """
+    require_count("conv", "features", features)
+    kernel, options = settings("conv", kernel_size, strides, padding, dilation, groups, bias)
+    shape = {"kernel": kernel, "features": features, "multiplier": 1, "groups": groups}
+    return Layer.from_op("conv", op.bind(**options), bind(init, where="conv", bias=bias, w_init=w_init, **shape))
+
+
+def depthwise_conv(
+    kernel_size: tuple[int, ...],
+    strides: Any = 1,
+    padding: Any = "SAME",
+    dilation: Any = 1,
+    bias: bool = True,
+    *,
+    multiplier: int = 1,
+    w_init: Callable = glorot_uniform,
+) -> Layer:
+    """Every channel by itself, with `multiplier` kernels: [N, *S, I] -> [N, *P, I multiplier]; w [*K, 1, I multiplier]."""
+    where = "depthwise_conv"
+    require_count(where, "multiplier", multiplier)
+    kernel, options = settings(where, kernel_size, strides, padding, dilation, None, bias)
+    shape = {"kernel": kernel, "features": None, "multiplier": multiplier, "groups": None}
+    return Layer.from_op(where, op.bind(**options), bind(init, where=where, bias=bias, w_init=w_init, **shape))
+
+
+def separable_conv(
+    features: int,
+    kernel_size: tuple[int, ...],
+    strides: Any = 1,
+    padding: Any = "SAME",
+    dilation: Any = 1,
+    bias: bool = True,
+    *,
+    multiplier: int = 1,
+    w_init: Callable = glorot_uniform,
+) -> Layer:
+    """Space first, then channels: `depthwise_conv` without bias, then a convolution of size 1 to `features`.
+
+    |K| I multiplier + I multiplier features weights in place of |K| I features; names: "depthwise" and "pointwise".
+    Source: Chollet 2017, section 2.
+    """
+    require_count("separable_conv", "features", features)
+    kernel, _ = settings("separable_conv", kernel_size, strides, padding, dilation, None, bias)
+    return serial(
+        depthwise=depthwise_conv(kernel, strides, padding, dilation, False, multiplier=multiplier, w_init=w_init),
+        pointwise=conv(features, (1,) * len(kernel), bias=bias, w_init=w_init),
+    )
