@@ -75,3 +75,38 @@ for kind in (AxisType.Auto, AxisType.Explicit):
 
         found = jax.jit(lambda p, x, t: fdl.backprop.deltas(model, loss, p, {}, x, t))(*on_mesh)
         same(f"{kind.name} mesh, deltas", x.T @ np.asarray(found["dense_0"]), want[0]["dense_0"]["w"] / 8)
+
+# batch normalization: the statistics are those of the whole batch
+normalized = fdl.serial(fdl.dense(6, bias=False), fdl.batch_norm(), fdl.tanh(), fdl.layer_norm(), fdl.dense(3))
+params, state = normalized.init(key, (5,), jnp.float64)
+value_and_grad = fdl.backprop.value_and_grad(normalized, loss)
+(_, want_state), want_grads = value_and_grad(params, state, x, labels)
+for kind in (AxisType.Auto, AxisType.Explicit):
+    with jax.set_mesh(mesh(kind)):
+        replicated = jax.device_put((params, state), P())
+        shards = (jax.device_put(x, P("devices")), jax.device_put(labels, P("devices")))
+        (_, got_state), got_grads = jax.jit(value_and_grad)(*replicated, *shards)
+        same(f"{kind.name} mesh, batch norm by hand", (got_grads, got_state), (want_grads, want_state))
+        through_jax = jax.jit(jax.grad(lambda p, s, x, t: loss(normalized.apply(p, s, x, train=True)[0], t).sum() / 8))
+        same(f"{kind.name} mesh, batch norm through jax.grad", through_jax(*replicated, *shards), want_grads)
+
+# inside shard_map it takes the name of the axis; the devices have 3 and 1 examples that count
+synchronised = fdl.serial(
+    fdl.dense(6, bias=False), fdl.batch_norm(axis_name="devices"), fdl.tanh(), fdl.layer_norm(), fdl.dense(3)
+)
+mask = jnp.asarray([True, True, True, False, True, False, False, False])
+
+
+def masked_cost(model, params, x, labels, mask):
+    y = model.apply(params, state, x, train=True, mask=mask)[0]
+    return jnp.where(mask, loss(y, labels), jnp.zeros(mask.shape)).sum()
+
+
+want = jax.grad(lambda *args: masked_cost(normalized, *args), argnums=(0, 1))(params, x, labels, mask)
+on_both = jax.shard_map(
+    jax.grad(lambda *args: masked_cost(synchronised, *args), argnums=(0, 1)),
+    mesh=mesh(AxisType.Auto),
+    in_specs=(P(), P("devices"), P("devices"), P("devices")),
+    out_specs=(P(), P("devices")),
+)
+same("shard_map, batch norm with unequal counts", jax.jit(on_both)(params, x, labels, mask), want)

@@ -8,8 +8,12 @@ from pathlib import Path
 HELD = ["shard_map", "shard_map under jit", "shard_map, traced option"] + [
     f"{kind} mesh, {how}"
     for kind in ("Auto", "Explicit")
-    for how in ("jit", "eager", "value_and_grad by hand", "deltas")
+    for how in (
+        *("jit", "eager", "value_and_grad by hand", "deltas"),
+        *("batch norm by hand", "batch norm through jax.grad"),
+    )
 ]
+HELD += ["shard_map, batch norm with unequal counts"]
 
 
 def test_two_devices():

@@ -219,7 +219,10 @@ op = zoo.op(
     ),
     lambda r: (r.normal(6, 5), r.normal(6, 2), r.normal(2, 5), r.normal(4, 6)),
 )
-op.right("second factor zero", make=lambda r: (r.normal(6, 5), r.normal(6, 2), jnp.zeros((2, 5), jnp.float32), r.normal(4, 6)))
+op.right(
+    "second factor zero",
+    make=lambda r: (r.normal(6, 5), r.normal(6, 2), jnp.zeros((2, 5), jnp.float32), r.normal(4, 6)),
+)
 op.wrong("scale forgotten", "missing factor", {"scale": 1.0}, names=("the factor 0.25",))
 op.wrong(
     "x has the base's path only",

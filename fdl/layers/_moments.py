@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fdl.op import accumulator
+from fdl.op import accumulator, on_explicit_mesh
 
 
 class Moments(NamedTuple):
@@ -126,7 +126,10 @@ def _first(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 def _pivot(x: jax.Array, axes: tuple[int, ...], counts: jax.Array | None, axis_name: Any) -> jax.Array:
     """An entry that counts, for every set of entries; the same for all members of `axis_name`."""
-    if counts is None:
+    if on_explicit_mesh(x):  # a slice of 1 of what is spread over devices is refused, a maximum is not
+        pivot = jnp.max(x, axis=axes, keepdims=True, initial=-jnp.inf, where=counts)
+        pivot = jnp.where(jnp.isfinite(pivot), pivot, jnp.zeros_like(pivot))
+    elif counts is None:
         pivot = _first(x, axes)
     else:
         kept, pivot = counts, x

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from fdl.compose import serial
 from fdl.errors import refuse, refuse_type, require_bool, require_count
 from fdl.layer import Layer, bind
+from fdl.layers._weights import drawn
 from fdl.layers.conv.convolve import op
 from fdl.layers.conv.geometry import explicit_padding, per_axis, require_groups
 
@@ -39,7 +40,7 @@ def init(
     channels = spec.shape[-1]
     out = features or multiplier * channels
     groups = require_groups(where, groups, channels, out)
-    params = {"w": w_init(key, (*kernel, channels // groups, out), dtype)}
+    params = {"w": drawn(where, w_init, key, (*kernel, channels // groups, out), dtype)}
     return params | {"b": jnp.zeros(out, dtype)} if bias else params
 
 
