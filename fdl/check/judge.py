@@ -14,6 +14,8 @@ from fdl.check.subject import Subject
 from fdl.check.transformed import Second
 
 _U64 = unit_roundoff(np.float64)
+_POWERS = (40, -40)  # of two, by which a cotangent is scaled
+_LINEAR = 1e-9  # of the largest entry
 
 
 class Standard:
@@ -163,6 +165,8 @@ class Judge:
         if self.candidate is not standard.reference:
             for point in points:
                 self._compare_formula("float64", [point], own(point), own, narrow_too=standard.native.x64)
+            if not self.ledger.failures and max(own.precisions(points[0]), default=0.0) <= _U64:
+                self._require_linear(own, points[0])
         narrow = [str(item) for item, u in zip(standard.items, own.precisions(points[0]), strict=True) if u > _U64]
         if narrow and not standard.native.x64:
             reason = (
@@ -170,6 +174,26 @@ class Judge:
             )
             self.notes.append(f"{reason}: judged in the precision of its arguments alone")
         return own
+
+    def _require_linear(self, own: Measured, point: Point) -> None:
+        """A gradient is linear in the cotangent; by powers of two it scales exactly, up to the order of sums."""
+        values = len(self.standard.items) - len(point.active)
+        plain = own(point).arrays[values:]
+        for power in _POWERS:
+            scaled = Point(point.active, point.fixed, [w * 2.0**power for w in point.w])
+            for item, x, y in zip(self.standard.items[values:], plain, own(scaled).arrays[values:], strict=True):
+                with np.errstate(all="ignore"):
+                    off = np.abs(y * 2.0**-power - x) > _LINEAR * np.max(np.abs(x), initial=0.0, where=np.isfinite(x))
+                off &= np.isfinite(x)
+                if off.any():
+                    index = tuple(int(i) for i in np.argwhere(off)[0])
+                    where = f"{item.leaf}[{', '.join(map(str, index))}]" if index else item.leaf
+                    message = (
+                        f"is not linear in the cotangent: for 2^{power} times the cotangent the gradient of {where} is "
+                        f"{y[index]:.6g}, wanted {x[index] * 2.0**power:.6g}"
+                    )
+                    self.ledger.error(self.way, "float64", message, item.leaf)
+                    return
 
     def _compare_formula(
         self,
@@ -205,9 +229,10 @@ class Judge:
     ) -> None:
         """Compares arrays that were computed in the precision of the points' arguments."""
         standard = self.standard
-        known = [standard.precisions(subject, points[0]) for subject in (standard.reference, self.candidate)]
+        # not the candidate's own: a cast to fewer digits on the way does not excuse what the plain version does without it
+        known = standard.precisions(standard.reference, points[0])
         alike = self._alike(mode, got, standard.truth(points[0]), places)
-        us = [max(unit_roundoff(got.dtypes[at]), *(u[place] for u in known)) for at, place in alike]
+        us = [max(unit_roundoff(got.dtypes[at]), known[place]) for at, place in alike]
         for (at, place), u in zip(alike, us, strict=True):
             allowance = self._rounding_allowance(place, points, (u, max(us)), got.dtypes[at])
             self._settle_at(place, points, Where(self.way, mode, str(got.dtypes[at])), got.arrays[at], allowance)

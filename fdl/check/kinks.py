@@ -6,7 +6,7 @@ ends. A jump is what stays when the arguments are moved 256 times less.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from fdl.check.report import Kink
 from fdl.check.rounding import unit_roundoff
 
 _STEPS_ASIDE = (2.0**-24, 2.0**-32)  # by which arguments are moved to see a kink
+_EQUAL_ENTRIES = 64  # of an array
 _WAYS_AT_RANDOM = 16  # in 16 random directions one entry goes to one side only once in 30,000 times
 _ALIKE = 1e-3  # of a jump: two slopes closer than this are the same one
 _CLEAR = 1e3  # times what rounding may do: a smaller jump is not spoken of
@@ -84,7 +85,20 @@ def _ways(point: Point, rng: np.random.Generator) -> list[list]:
     }
     ways = [[sign * amount(x) for x in point.active] for amount in amounts.values() for sign in (1.0, -1.0)]
     draw = lambda x: (rng.integers(0, 2, x.shape) * 2 - 1) * rng.uniform(0.5, 1.0, x.shape)
-    return ways + [[draw(x) for x in point.active] for _ in range(_WAYS_AT_RANDOM)]
+    ways += [[draw(x) for x in point.active] for _ in range(_WAYS_AT_RANDOM)]
+    return ways + list(_each_of_equal_entries(point))
+
+
+def _each_of_equal_entries(point: Point) -> Iterator[list]:
+    """Every entry that has its equal in its array moved up alone: of many that tie, each is the largest once."""
+    still = [np.zeros(x.shape) for x in point.active]
+    for place, x in enumerate(point.active):
+        _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
+        tied = np.flatnonzero(counts[inverse.ravel()] > 1)
+        for at in tied[:_EQUAL_ENTRIES]:
+            alone = np.zeros(x.size)
+            alone[at] = 1.0
+            yield [alone.reshape(x.shape) if other == place else y for other, y in enumerate(still)]
 
 
 def _around(truth: Measured, point: Point, step: float, ways: list[list]) -> list[list[np.ndarray]]:

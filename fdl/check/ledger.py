@@ -234,11 +234,11 @@ class Ledger:
         digits = self._digits[item]
         if digits.kept < digits.available / 2 and verdict != WRONG:
             zero = verdict == RIGHT and not (self._sees[item] < 1).any()
-            kept = f"ill-conditioned here: about {max(digits.kept, 0):.0f} digits survive in {digits.dtype}"
+            kept = f"ill-conditioned here: about {max(digits.kept, 0.0) + 0.0:.0f} digits survive in {digits.dtype}"
             notes.append("zero up to rounding" if zero else kept)
         elif (own := self._own[item]).kept < min(own.available / 2, digits.kept - 1) and verdict == RIGHT:
             # a right formula that cancels
-            survive = f"about {max(own.kept, 0):.0f} digits survive in {own.dtype}"
+            survive = f"about {max(own.kept, 0.0) + 0.0:.0f} digits survive in {own.dtype}"
             notes.append(f"ill-conditioned here: {survive}, in the plain version {digits.kept:.0f}")
         if not_finite:
             notes.append(f"{not_finite} comparisons left out: the truth is not finite there")

@@ -171,15 +171,17 @@ class Trial:
         return self._rng.integers(0, 2, shape) * 2.0 - 1.0
 
     def _examples(self) -> list[Point]:
-        """Different arguments: smaller by a factor of each example and a little of each entry. Signs and zeros stay."""
+        """Different arguments: each leaf smaller by a factor of each example. Signs, zeros, ties and symmetries stay."""
         if not self._examples_made:
             self._examples_made = [self._point(0)]
-            for _ in range(1, _EXAMPLES):
-                factor = self._rng.uniform(0.6, 0.9)
-                shares = [factor * (1 - 0.05 * self._rng.random(x.shape)) for x in self.active]
-                shrunk = [(x * share).astype(x.dtype) for x, share in zip(self.active, shares, strict=True)]
-                self._examples_made.append(self._point(0, shrunk))
+            self._examples_made += [self._point(0, self._smaller(0.6, 0.9, 0.0)) for _ in range(1, _EXAMPLES)]
         return self._examples_made
+
+    def _smaller(self, low: float, high: float, spread: float) -> list[np.ndarray]:
+        """The arguments times one factor and, entry by entry, smaller by up to `spread` more."""
+        factor = self._rng.uniform(low, high)
+        shares = [factor * (1 - spread * self._rng.random(x.shape)) for x in self.active]
+        return [(x * share).astype(x.dtype) for x, share in zip(self.active, shares, strict=True)]
 
     # ---- modes ----
 
@@ -230,10 +232,13 @@ class Trial:
         if not items:
             return
         try:
-            run, points = judge.wide or Evaluation(judge.candidate, self.native), (self.points[0], self._examples()[1])
+            run = judge.wide or Evaluation(judge.candidate, self.native)
             if self._terms is None:
+                # entry by entry, or two terms that are homogeneous could not be told apart
+                points = self.points[0], self._point(0, self._smaller(0.8, 0.95, 0.05))
                 self._terms = Terms(reference, self.standard.truth, points)
-            outcomes, values = [run(point).arrays for point in points], len(self.outputs.names)
+            outcomes = [run(draw.point).arrays for draw in self._terms.draws]
+            values = len(self.outputs.names)
             for item in items:
                 place = self.layout.active.index(item.leaf)
                 said = self._terms.diagnosis(place, [arrays[values + place] for arrays in outcomes])

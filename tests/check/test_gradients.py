@@ -679,3 +679,42 @@ def test_a_program_that_jax_cached_in_the_other_precision():
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         report = check.gradients(jax.scipy.special.owens_t, a, b, modes="quick")
     assert report.verdict == "right", str(report)
+
+
+@pytest.mark.parametrize("backward", [
+    lambda x, g: (jnp.clip(g, -30, 30) * jnp.cos(x),),
+    lambda x, g: (jnp.where(jnp.abs(g) < 1e-6, jnp.zeros_like(g), g) * jnp.cos(x),),
+], ids=["clipped", "dead where small"])  # fmt: skip
+def test_a_gradient_that_is_not_linear_in_the_cotangent(backward):
+    report = check.gradients(custom(jnp.sin, lambda x: (jnp.sin(x), x), backward), normal(1, 9), reference=jnp.sin)
+    assert report.verdict == "wrong" and "is not linear in the cotangent" in report.sentence
+
+
+def test_a_cast_on_the_way_does_not_excuse_a_fault():
+    def backward(x, g):
+        return (1.05 * g * jnp.cos(x) + 0 * x.astype(jnp.bfloat16).astype(g.dtype),)
+
+    wrong = custom(jnp.sin, lambda x: (jnp.sin(x), x), backward)
+    assert check.gradients(wrong, normal(1, 9), reference=jnp.sin).verdict == "wrong"
+
+
+@pytest.mark.parametrize("ties", [8, 16, 64])
+def test_any_share_among_many_equal_entries_is_accepted(ties):
+    first = lambda x: x[jnp.argmax(x)]
+
+    def backward(x, g):
+        largest = (x == x.max()).astype(g.dtype)
+        return (g * largest / largest.sum(),)
+
+    shared = custom(first, lambda x: (first(x), x), backward)
+    x = jnp.concatenate([jnp.zeros(ties, jnp.float32), -jnp.ones(3, jnp.float32)])
+    assert check.gradients(shared, x, reference=first, modes="quick").verdict == "right"
+
+
+def test_the_examples_of_a_batch_keep_the_symmetry_of_a_matrix():
+    """The log-determinant by Cholesky is that of symmetric matrices alone."""
+    by_factor = lambda a: 2 * jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(a))))
+    candidate = custom(by_factor, lambda a: (by_factor(a), a), lambda a, g: (g * jnp.linalg.inv(a).T,))
+    z = normal(1, 4, 4)
+    a = 3 * jnp.eye(4, dtype=jnp.float32) + jnp.asarray(0.1, jnp.float32) * z @ z.T
+    assert check.gradients(candidate, a, reference=lambda a: jnp.linalg.slogdet(a)[1]).verdict == "right"
