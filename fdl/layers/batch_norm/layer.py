@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from fdl.errors import refuse, require_bool, require_number, require_rank_at_least
 from fdl.layer import Layer, Params, Pass, State, bind
+from fdl.layers._affine import init_affine
 from fdl.layers._moments import how_many
 from fdl.layers.batch_norm import inference
 from fdl.layers.batch_norm.normalize import EPS, along, op, reduced
@@ -74,8 +75,7 @@ def batch_norm(
 def _init(key: Any, spec: Any, dtype: Any, *, per: str, scale: bool, shift: bool) -> tuple[Params, State]:
     require_rank_at_least("batch_norm", "one example", spec, 1, "features last")
     features, wide = spec.shape if per == "activation" else spec.shape[-1:], accumulator(dtype)
-    params = {"scale": jnp.ones(features, dtype)} if scale else {}
-    params |= {"shift": jnp.zeros(features, dtype)} if shift else {}
+    params = init_affine(features, dtype, scale, shift)
     return params, {"mean": jnp.zeros(features, wide), "var": jnp.zeros(features, wide), "weight": jnp.zeros((), wide)}
 
 
