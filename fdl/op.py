@@ -279,11 +279,11 @@ def _fast_path(op: Op, static: tuple[tuple[str, Static], ...]) -> Callable:
 
     @jax.custom_vjp
     def primal(operands, *args):
-        return op._paired(op._forward(*args, **fixed, **operands))[0]
+        return _batched_as_one(op._paired(op._forward(*args, **fixed, **operands))[0], (operands, args))
 
     def forward(operands, *args):
         out, residuals = op._paired(op._forward(*args, **fixed, **operands))
-        return out, (residuals, operands, Static(_Primals.of(args)))
+        return _batched_as_one(out, (operands, args)), (residuals, operands, Static(_Primals.of(args)))
 
     def backward(kept, dout):
         residuals, operands, primals = kept
@@ -293,6 +293,20 @@ def _fast_path(op: Op, static: tuple[tuple[str, Static], ...]) -> Callable:
     primal.defvjp(forward, backward)
     # inline: inside a user's jit the op's equations stand in the jaxpr as if written there
     return jax.jit(primal, inline=True)
+
+
+def _batched_as_one(out: Any, inputs: Any) -> Any:
+    """`out`, of which `vmap` batches all arrays if it batches any input.
+
+    JAX counts the cotangent of an output that is not batched beside one that is once for every member of the batch: the
+    batch's statistics beside y, under vmap over the parameters. XLA removes what is added here.
+    """
+    leaves, structure = jax.tree.flatten(out)
+    if len(leaves) < 2:
+        return out
+    arrays = [x for x in jax.tree.leaves(inputs) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
+    either = functools.reduce(jnp.logical_or, (jnp.any(x != x) for x in map(jnp.asarray, arrays)))
+    return jax.tree.unflatten(structure, [jax.lax.select_n(either, leaf, leaf) for leaf in leaves])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,6 +89,28 @@ def test_vmap_over_any_axis(getkey, axes):
     close(of_sum(cube)({"w": w}, x), of_sum(plain)({"w": w}, x))
 
 
+def two_outputs(params, x, *, gain=2.0):
+    return gain * params["w"] * x, jnp.sin(x)  # the second does not depend on w
+
+
+def test_vmap_over_an_argument_that_some_outputs_do_not_depend_on(getkey):
+    op = Op(
+        two_outputs,
+        lambda params, x, *, gain: (two_outputs(params, x, gain=gain), (params["w"], x)),
+        lambda kept, dout, *, gain: (
+            {"w": gain * dout[0] * kept[1]},
+            gain * dout[0] * kept[0] + dout[1] * jnp.cos(kept[1]),
+        ),
+    )
+    w, (x, dy, ds) = jax.random.normal(getkey(), (3, 5), jnp.float64), jax.random.normal(getkey(), (3, 5), jnp.float64)
+
+    def dx(f):
+        members = lambda x: jax.vmap(lambda w: f({"w": w}, x))(w)
+        return jax.grad(lambda x: sum(jnp.vdot(a, b) for a, b in zip(members(x), (w * dy[None], w * ds[None]), strict=True)))(x)
+
+    close(dx(op), dx(op.equation))
+
+
 def test_second_derivatives_in_reverse_and_hessian(args):
     scalar = lambda f: lambda x: jnp.sin(f(args[0], x))
     twice = lambda f: jax.jacrev(jax.grad(scalar(f)))(args[1])
