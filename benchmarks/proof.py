@@ -6,7 +6,7 @@ eps, or 32 where an example has several entries; with bfloat16 and float16 input
 and a slope within one unit of the correctly rounded one.
 
     python -m benchmarks proof [--full]
-    python -m benchmarks.proof [--full]
+    python -m benchmarks.proof [--full | --layers]
 
 Method: each loss is written once more below, as the textbook has it, over numbers that carry their derivatives (`Jet`) in
 decimal arithmetic of 50 digits. Such a formula may lose 30 of them to cancellation, and float64 does not see it. It shares
@@ -25,13 +25,15 @@ inputs, and the entries, of an array have one unit, that of the largest. A loss 
 determine has no such excuse.
 
 Result: a table of the largest errors, about a minute and a half on 2 cores. The exit code is 1 if a bound is broken. --full is four
-times as many numbers, and 200 random convolutions: every formulation of y, dx and dw within 1e-10 of autodiff of the equation.
+times as many numbers; and 200 random configurations of every op of convolution, pooling and normalization, whose value, first and
+second derivative are within 512 eps of autodiff of the equation (see _layer_proof.py; these alone with --layers); and 200 random
+convolutions, every formulation of y, dx and dw within 1e-10 of it.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import Any, NamedTuple
 
@@ -614,7 +616,43 @@ def arguments(full: bool) -> dict[str, Any]:
     return {"examples": SCALARS * (4 if full else 1), "equations": full}
 
 
-CONVOLUTIONS, ALGEBRA = 200, 1e-10
+CONFIGURATIONS, ALGEBRA = 200, 1e-10
+
+
+def layers(name: str, count: int) -> Trial:
+    """{part: (the largest error in eps, the configuration that has it)} of this op."""
+    import jax
+
+    from benchmarks._layer_proof import configuration, distances
+
+    jax.config.update("jax_enable_x64", True)
+    worst: dict[str, tuple[float, str]] = {}
+    for i in range(count):
+        c = configuration(name, i)
+        for part, error in distances(c).items():
+            if part not in worst or error > worst[part][0]:
+                worst[part] = (error, str(c))
+        if i % 20 == 19:
+            jax.clear_caches()  # hundreds of programs exceed the memory maps that Linux gives a process
+    return Trial(worst)
+
+
+def of_layers() -> Iterator[Row]:
+    """Every op of convolution, pooling and normalization to second order, a row each."""
+    from benchmarks._layer_proof import NAMES
+
+    for name in NAMES:
+        row = Row("proof", "configuration", f"{name}, {CONFIGURATIONS} configurations", "fdl", "equal")
+        try:
+            found = result_of(layers, {"name": name, "count": CONFIGURATIONS})
+        except RuntimeError as error:
+            row.status, row.note = "failed", str(error)
+        else:
+            row.note = "largest error in eps: " + ", ".join(f"{part} {error:.3g}" for part, (error, _) in found.items())
+            above = [f"{part} of {where}" for part, (error, where) in found.items() if not error <= BOUND]
+            if above:
+                row.status, row.note = "unequal", f"{row.note}; bound {BOUND:g}: {'; '.join(above)}"
+        yield row
 
 
 def convolutions(count: int) -> Trial:
@@ -634,9 +672,9 @@ def convolutions(count: int) -> Trial:
 
 def of_convolutions() -> Row:
     """All formulations of the convolution and its gradients against autodiff of the equation, in one row."""
-    name = f"convolution, {CONVOLUTIONS} configurations"
+    name = f"formulations of the convolution, {CONFIGURATIONS} configurations"
     try:
-        found = result_of(convolutions, {"count": CONVOLUTIONS})
+        found = result_of(convolutions, {"count": CONFIGURATIONS})
     except RuntimeError as error:
         return Row("proof", "configuration", name, "fdl", "failed", str(error))
     configuration, (part, off) = max(found.items(), key=lambda item: item[1][1])
@@ -646,7 +684,7 @@ def of_convolutions() -> Row:
 
 
 def run(settings: Settings) -> list[Row]:
-    """One row per loss, "equal", or "unequal" with the bounds it breaks; with --full one for the convolutions."""
+    """One row per loss, "equal", or "unequal" with the bounds it breaks; with --full one per op of `of_layers` and one more."""
     try:
         found = result_of(measured, arguments(settings.full))
     except RuntimeError as error:
@@ -658,14 +696,21 @@ def run(settings: Settings) -> list[Row]:
         worst = ", ".join(f"{dtype} {max(found[case.name][dtype]):.2g}" for dtype in found[case.name])
         note = " | ".join(mine) if mine else f"largest error in eps: {worst}"
         rows.append(Row("proof", "loss", case.name, "fdl", "unequal" if mine else "equal", note))
-    return [*rows, of_convolutions()] if settings.full else rows
+    return [*rows, *of_layers(), of_convolutions()] if settings.full else rows
 
 
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.proof", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--full", action="store_true", help="four times as many numbers")
-    full = parser.parse_args(given).full
-    start = time.perf_counter()
+    parser.add_argument("--layers", action="store_true", help="convolution, pooling and normalization alone")
+    options = parser.parse_args(given)
+    full, start = options.full, time.perf_counter()
+    if options.layers:
+        statuses = set()
+        for row in of_layers():
+            print(f"{row.variant:42} {row.status:8} {row.note}", flush=True)
+            statuses.add(row.status)
+        return 0 if statuses == {"equal"} else 1
     found = result_of(measured, arguments(full))
     print(text_of(found))
     wrong = broken(found)

@@ -241,7 +241,7 @@ def accuracy_figure(without: dict[str, np.ndarray], with_it: dict[str, np.ndarra
 
 
 def percentile_figures(without: dict[str, np.ndarray], with_it: dict[str, np.ndarray]) -> Iterator[Figure]:
-    fig, pair = figure(1, 2, width=WIDE, height=3.4, sharey=False)
+    fig, pair = figure(1, 2, width=WIDE, height=3.4, sharey=True)
     titles = (("Without", without, VERMILION), ("With batch normalization", with_it, BLUE))
     for axes, (title, found, colour) in zip(pair, titles, strict=True):
         low, middle, high = found["percentiles"][0, :, :, typical(found)].T

@@ -27,6 +27,7 @@ from experiments._style import BLUE, DIVERGING, GREEN, GREY, INK, VERMILION, WID
 
 LOSS = fdl.losses.softmax_cross_entropy_with_integer_labels
 BATCH, UNITS, EPS = 60, 32, 1e-5
+SEEDS = 3  # where training is compared
 PAPER = "Ioffe & Szegedy 2015"
 
 
@@ -551,21 +552,33 @@ def whitened(x: np.ndarray, labels: np.ndarray, settings: Settings) -> Iterator[
         "whitening": _two_hidden((fdl.Layer.from_op("whiten", fdl.ops.whiten.bind(eps=1e-2)),)),
     }
     losses = {
-        name: trained(model, x, labels, steps, rate, seed=settings.seed)[1]["loss"] for name, model in nets.items()
+        name: [
+            _smooth(trained(model, x, labels, steps, rate, seed=settings.seed + k)[1]["loss"], 50) for k in range(SEEDS)
+        ]
+        for name, model in nets.items()
     }
-    last = {name: float(_smooth(found, 50)[-1]) for name, found in losses.items()}
     for name in ("each feature", "whitening"):
-        reached = int(np.argmax(_smooth(losses[name], 50) <= last["neither"])) + 49
+        shares = [_share(*pair) for pair in zip(losses[name], losses["neither"], strict=True)]
+        last = [
+            f"{found[-1]:.3f} against {without[-1]:.3f}"
+            for found, without in zip(losses[name], losses["neither"], strict=True)
+        ]
         yield claim(
             f"training is faster with the hidden layers normalized: {name}",
-            reached / steps if last[name] < last["neither"] else float("inf"),
+            max(shares),
             "<",
-            0.5,
-            quantity=f"share of the steps to the loss that the network without has after {steps}",
+            1.0,
+            quantity=f"share of the steps to the loss that the network without has after {steps}, the worst of {SEEDS} seeds",
             source=f"{PAPER}, sections 2 and 3, after LeCun, Bottou, Orr & Muller 1998",
-            note=f"{reached} steps; last loss {last[name]:.3f}, without {last['neither']:.3f}",
+            note=f"last losses {', '.join(last)}",
         )
-    yield _whitening_figure(losses)
+    yield _whitening_figure({name: found[0] for name, found in losses.items()})
+
+
+def _share(losses: np.ndarray, others: np.ndarray) -> float:
+    """Of the steps that the other network took, those to its last loss; infinity if they do not suffice."""
+    there = np.flatnonzero(losses <= others[-1])
+    return (float(there[0]) + 1) / len(others) if there.size else float("inf")
 
 
 def _degenerate(random: Any) -> Evidence:
@@ -618,15 +631,15 @@ def _covariance_figure(covariances: list[np.ndarray]) -> Figure:
 def _whitening_figure(losses: dict[str, np.ndarray]) -> Figure:
     fig, axes = figure(height=3.3)
     for (name, found), colour in zip(losses.items(), (VERMILION, BLUE, GREEN), strict=True):
-        axes.plot(np.arange(49, len(found)), _smooth(found, 50), color=colour, label=name)
+        axes.plot(np.arange(49, 49 + len(found)), found, color=colour, label=name)
     axes.set_yscale("log")
     axes.set_xlabel("step")
     axes.set_title("Training loss")
     axes.legend(title="hidden layers normalized by", loc="lower left", fontsize=9, title_fontsize=9)
-    axes.set_ylim(bottom=min(found[-50:].mean() for found in losses.values()) / 4)  # room for the legend
+    axes.set_ylim(bottom=min(found[-1] for found in losses.values()) / 4)  # room for the legend
     caption = (
-        "Two hidden layers of 32 sigmoids at the same learning rate; mean of the last 50 batches. Whitening 32 features by batches of"
-        " 60 is no gain over each feature by itself here: the small eigenvalues of such a batch are mostly noise."
+        "Two hidden layers of 32 sigmoids at the same learning rate; mean of the last 50 batches. Whitening is no gain over each"
+        " feature by itself here; with batches of 240 in place of 60, or another eps, it is none either."
     )
     return Figure("whitening", fig, caption)
 
@@ -769,7 +782,7 @@ def _spectra_figure(spectra: dict[tuple[str, bool], np.ndarray], every: int) -> 
     row[0].legend(loc="lower right", fontsize=9)
     caption = (
         "Singular values of the Jacobians between consecutive layers: median, 10th to 90th percentile (band) and root mean square"
-        " (dashed). With batch normalization their mean square is 1, as if J J^T were the identity; the single values are not 1."
+        " (dashed). With batch normalization their mean square is near 1, as if J J^T were the identity; the single values are not."
         " Without it a layer of sigmoids shrinks every error to a fifth."
     )
     return Figure("singular values", fig, caption, wide=True)

@@ -205,7 +205,9 @@ def _flops(jaxpr: Any) -> int:
 
 
 def receptive_fields(model: Layer, calls: list[tuple[str, Op, tuple]]) -> dict[str, tuple[int, ...]]:
-    """By layer, from the first convolution or pooling on, as long as the layers form a chain.
+    """By layer, from the first convolution or pooling on, as long as the layers form a chain of these and of what keeps places apart.
+
+    Batch normalization is taken as in use: in training its statistics depend on all places.
 
     A window of `extent` cells, `strides` apart, on cells that see `field` and lie `jump` apart in the input sees field + (extent - 1) jump.
     """
@@ -222,14 +224,20 @@ def receptive_fields(model: Layer, calls: list[tuple[str, Op, tuple]]) -> dict[s
                 return found
             field = tuple(f + (e - 1) * j for f, e, j in zip(field, extent, jump, strict=True))
             jump = tuple(j * s for j, s in zip(jump, strides, strict=True))
-        elif field and op.name not in _POINTWISE:
-            return found  # every cell may see every other: dense after flatten, statistics, transposed windows
+        elif not _pointwise(op):
+            return found  # every cell may see every other: flatten, statistics over places, transposed windows
         if field:
             found[name] = field
     return found
 
 
-_POINTWISE = {*ACTIVATIONS, "prelu", "dropout", "batch_norm", "batch_norm_inference"}
+_POINTWISE = {*ACTIVATIONS, "prelu", "dropout", "batch_norm", "batch_norm_inference", "dense", "rms_norm"}
+
+
+def _pointwise(op: Op) -> bool:
+    """Whether every place of its output sees that place alone."""
+    options = {name: kept.value for name, kept in op.options}
+    return op.name in _POINTWISE or (op.name == "layer_norm" and options.get("dims", 1) == 1)
 
 
 def _is_chain(model: Layer) -> bool:

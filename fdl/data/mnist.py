@@ -51,6 +51,11 @@ def _file(folder: Path, name: str) -> Path:
     # some copies have a dot in place of the second hyphen
     names = [variant + suffix for suffix in ("", ".gz") for variant in (name, name.replace("-idx", ".idx"))]
     for candidate in names:
-        if os.path.lexists(folder / candidate):
-            return folder / candidate
+        try:
+            os.lstat(folder / candidate)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise DataError(str(folder / candidate), f"cannot be read ({error.strerror or error})") from error
+        return folder / candidate
     raise DataError(str(folder / name), f"is missing; wanted {names[0]} or {names[0]}.gz")

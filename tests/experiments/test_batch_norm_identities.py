@@ -70,3 +70,10 @@ def test_training_follows_the_rate_the_penalty_and_the_watch():
     np.testing.assert_allclose(*heads, rtol=1e-9)
     other = run(lambda step, grads: growing(step, grads, late=0.0))[0][0]
     assert np.abs(heads[0] - other["output"]["w"]).max() > 1e-6, "half a step of growth shows"
+
+
+def test_the_share_of_the_steps_to_the_others_last_loss():
+    others = np.asarray([4.0, 3.0, 2.0, 1.0])
+    assert experiment._share(np.asarray([3.0, 1.0, 0.5, 0.4]), others) == 0.5
+    assert experiment._share(others, others) == 1.0
+    assert experiment._share(others + 1, others) == float("inf")

@@ -1,4 +1,7 @@
-"""Transposed convolution: the adjoint of convolution, its conventions against lax and PyTorch, gradients, sizes, refusals."""
+"""Transposed convolution: the adjoint of convolution, its conventions against lax and PyTorch, sizes, refusals.
+
+Its derivatives: tests/benchmarks/test_layer_proof.py.
+"""
 
 import importlib.util
 
@@ -22,33 +25,6 @@ def assert_close(got, want, rtol):
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * np.abs(b).max())
-
-
-CASES = [
-    ((2, 5, 3), (4, 3, 2), {"strides": 3}),
-    ((2, 4, 5, 4), (3, 2, 2, 6), {"strides": 2, "groups": 2, "padding": "VALID"}),
-    ((1, 4, 3, 2), (2, 3, 2, 3), {"strides": (1, 3), "dilation": (2, 1), "padding": ((1, 0), (1, -1))}),
-    ((1, 3, 2, 2, 2), (2, 2, 1, 2, 2), {"strides": (2, 1, 2), "padding": 0}),
-]
-
-
-@pytest.mark.parametrize(("x", "w", "options"), CASES, ids=["1d", "groups", "dilation", "3d"])
-def test_value_and_gradients_equal_the_equation(x, w, options):
-    params, x = {"w": arrays(w)[0], "b": arrays(w[-1:])[0]}, arrays(x)[0]
-    op_of, equation = (lambda f: lambda params, x: f(params, x, **options))(op), (
-        lambda params, x: op.equation(params, x, **options)
-    )  # fmt: skip
-    dy = jnp.cos(jax.eval_shape(equation, params, x).shape[1] + jnp.arange(jax.eval_shape(equation, params, x).size))
-    dy = dy.reshape(jax.eval_shape(equation, params, x).shape).astype(jnp.float64)
-
-    def derivatives(f):
-        y, pull = jax.vjp(f, params, x)
-        first = lambda params, x: jax.vjp(f, params, x)[1](jnp.sin(dy + f(params, x)))
-        return y, pull(dy), jax.vjp(first, params, x)[1]((params, x))
-
-    got, want = jax.jit(lambda: (derivatives(op_of), derivatives(equation)))()
-    assert_close(got[0], want[0], 1e-12)
-    assert_close(got[1:], want[1:], 1e-10)
 
 
 def test_it_is_the_adjoint_of_the_convolution():
