@@ -7,10 +7,11 @@ Work: y = conv(x, w) + b and, in the second table, dx, dw and db for a given dy.
 - by default the layers of a small network on pictures of one or three channels, and one of many channels: A, C and F below;
 - with --full all of the shapes A to H.
 
-Variants: fdl inside a `scan` over four different inputs (nothing can be hoisted out; time per convolution) and in a call of its own;
-`lax.conv_general_dilated` with `jax.vjp`, in a call and, for the small shapes, inside the same scan (the others take seconds each);
-Flax `nnx.Conv`; PyTorch in both memory layouts, on 1 thread and on all. All get the same arrays, in the layout they prefer, and all
-results must be within 2e-5 of a float64 computation in NumPy, relative to the largest entry of the array (float32 products: 1e-6).
+Variants: fdl inside a loop (time per convolution), with Winograd's form and without where it applies, and in a call of its own;
+`lax.conv_general_dilated` with `jax.vjp`, in a call and, for the small shapes, inside the same loop (the others take seconds each);
+Flax `nnx.Conv` and Keras `Conv2D` on JAX, compiled; PyTorch in both memory layouts, on 1 thread and on all. All get the same arrays,
+in the layout they prefer, and all results must be within 2e-5 of a float64 computation in NumPy, relative to the largest entry of the
+array (float32 products: 1e-6).
 """
 
 # pyright: reportMissingImports=false
@@ -25,7 +26,7 @@ import numpy as np
 
 from benchmarks._harness import Row, Settings, Trial, Variant, Work, compare
 
-CALLS = 4  # convolutions inside one scan
+CALLS = 4  # convolutions inside one loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,17 +60,17 @@ CASES = {
     "H": Case(128, 8, 128, 3, 128),
 }
 DEFAULT = ("A", "C", "F")
-SMALL = ("A", "B", "C", "G")  # lax gradients inside a scan take less than a second
+SMALL = ("A", "B", "C", "G")  # lax gradients inside a loop take less than a second
 
 
 def arrays(case: str) -> dict[str, np.ndarray]:
-    """x and dy for every call of the scan, w and b; the same in every process."""
+    """x, dy, w and b; the same in every process."""
     c = CASES[case]
     rng = np.random.default_rng(0)
     out = c.size + sum(c.pads) - c.kernel + 1
     shapes = {
-        "x": (CALLS, c.batch, c.size, c.size, c.inputs),
-        "dy": (CALLS, c.batch, out, out, c.outputs),
+        "x": (c.batch, c.size, c.size, c.inputs),
+        "dy": (c.batch, out, out, c.outputs),
         "w": (c.kernel, c.kernel, c.inputs, c.outputs),
         "b": (c.outputs,),
     }
@@ -84,9 +85,9 @@ def outcome(y: Any, dw: Any = None, db: Any = None, dx: Any = None) -> dict[str,
 
 
 def numpy_reference(case: str, backward: bool) -> Trial:
-    """The sums of the definition, for the last input, in float64."""
+    """The sums of the definition, in float64."""
     c, a = CASES[case], {name: array.astype(np.float64) for name, array in arrays(case).items()}
-    x, dy, w = a["x"][-1], a["dy"][-1], a["w"]
+    x, dy, w = a["x"], a["dy"], a["w"]
     lo, hi = c.pads
     x = np.pad(x, ((0, 0), (lo, hi), (lo, hi), (0, 0)))
     out = dy.shape[1]
@@ -104,12 +105,13 @@ def numpy_reference(case: str, backward: bool) -> Trial:
 # ---- JAX
 
 
-def _jax_trial(convolve: Callable, case: str, backward: bool, scan: bool) -> Trial:
+def _jax_trial(convolve: Callable, case: str, backward: bool, loop: bool) -> Trial:
     """convolve({"w", "b"}, x) -> y."""
     import jax
+    from jax import lax
 
     a = jax.device_put(arrays(case))
-    params = {"w": a["w"], "b": a["b"]}
+    params, x, dy = {"w": a["w"], "b": a["b"]}, a["x"], a["dy"]
 
     def work(params: Any, x: Any, dy: Any) -> Any:
         if not backward:
@@ -119,27 +121,27 @@ def _jax_trial(convolve: Callable, case: str, backward: bool, scan: bool) -> Tri
         return y, dparams["w"], dparams["b"], dx
 
     @jax.jit
-    def scanned(params: Any, xs: Any, dys: Any) -> Any:
-        # the results of every step are written to the carry, as a training loop keeps only its last state
-        start = jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), jax.eval_shape(work, params, xs[0], dys[0]))
-        return jax.lax.scan(lambda _, pair: (work(params, *pair), None), start, (xs, dys))[0]
+    def looped(stop: Any, *given: Any) -> Any:
+        # as far as XLA knows, a step may be left out: nothing is taken out of the loop, and nothing is copied into it
+        start = jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), jax.eval_shape(work, *given))
+        step = lambda i, last: lax.cond(i < stop, lambda: work(*given), lambda: last)
+        return lax.fori_loop(0, CALLS, step, start)
 
-    if scan:
-        result = scanned(params, a["x"], a["dy"])
-        call = lambda: jax.block_until_ready(scanned(params, a["x"], a["dy"]))
-        return Trial(outcome(*result), call, CALLS)
-    x, dy, once = a["x"][-1], a["dy"][-1], jax.jit(work)
+    if loop:
+        result = looped(CALLS, params, x, dy)
+        return Trial(outcome(*result), lambda: jax.block_until_ready(looped(CALLS, params, x, dy)), CALLS)
+    once = jax.jit(work)
     return Trial(outcome(*once(params, x, dy)), lambda: jax.block_until_ready(once(params, x, dy)))
 
 
-def fdl_conv(case: str, backward: bool, scan: bool) -> Trial:
+def fdl_conv(case: str, backward: bool, loop: bool, winograd: bool = True) -> Trial:
     import fdl
 
-    padding = CASES[case].padding
-    return _jax_trial(lambda params, x: fdl.ops.conv(params, x, padding=padding), case, backward, scan)
+    convolve = fdl.ops.conv.bind(padding=CASES[case].padding, winograd=winograd)
+    return _jax_trial(convolve, case, backward, loop)
 
 
-def lax_conv(case: str, backward: bool, scan: bool) -> Trial:
+def lax_conv(case: str, backward: bool, loop: bool) -> Trial:
     import jax
 
     def convolve(params: Any, x: Any) -> Any:
@@ -147,7 +149,7 @@ def lax_conv(case: str, backward: bool, scan: bool) -> Trial:
         y = jax.lax.conv_general_dilated(x, params["w"], (1, 1), CASES[case].padding, dimension_numbers=numbers)
         return y + params["b"][None, None, None, :]
 
-    return _jax_trial(convolve, case, backward, scan)
+    return _jax_trial(convolve, case, backward, loop)
 
 
 def flax_conv(case: str, backward: bool) -> Trial:
@@ -160,7 +162,21 @@ def flax_conv(case: str, backward: bool) -> Trial:
     def convolve(params: Any, x: Any) -> Any:
         return nnx.merge(graph, nnx.State({"kernel": nnx.Param(params["w"]), "bias": nnx.Param(params["b"])}))(x)
 
-    return _jax_trial(convolve, case, backward, scan=False)
+    return _jax_trial(convolve, case, backward, loop=False)
+
+
+def keras_conv(case: str, backward: bool) -> Trial:
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras
+
+    c = CASES[case]
+    layer = keras.layers.Conv2D(c.outputs, c.kernel, padding=c.padding.lower())
+    layer.build((c.batch, c.size, c.size, c.inputs))
+
+    def convolve(params: Any, x: Any) -> Any:
+        return layer.stateless_call([params["w"], params["b"]], [], x)[0]
+
+    return _jax_trial(convolve, case, backward, loop=False)
 
 
 # ---- PyTorch
@@ -175,7 +191,7 @@ def pytorch(case: str, backward: bool, channels_last: bool, threads: int | None)
     tensor = lambda array, axes: torch.from_numpy(np.ascontiguousarray(array.transpose(axes))).contiguous(
         memory_format=order
     )
-    x, dy = (tensor(a[name][-1], (0, 3, 1, 2)).requires_grad_(backward and name == "x") for name in ("x", "dy"))
+    x, dy = (tensor(a[name], (0, 3, 1, 2)).requires_grad_(backward and name == "x") for name in ("x", "dy"))
     w = tensor(a["w"], (3, 2, 0, 1)).requires_grad_(backward)
     b = torch.from_numpy(a["b"]).requires_grad_(backward)
     padding = c.pads[0]
@@ -199,13 +215,16 @@ def pytorch(case: str, backward: bool, channels_last: bool, threads: int | None)
 
 def variants(case: str) -> list[Variant]:
     found = [
-        Variant("fdl", fdl_conv, {"scan": True}, "inside a scan", ("fdl",)),
-        Variant("fdl", fdl_conv, {"scan": False}, "a call", ("fdl",)),
-        Variant("lax autodiff", lax_conv, {"scan": False}, "a call", target=1.0),
+        Variant("fdl", fdl_conv, {"loop": True}, "inside a loop", ("fdl",)),
+        Variant("fdl", fdl_conv, {"loop": False}, "a call", ("fdl",)),
+        Variant("lax autodiff", lax_conv, {"loop": False}, "a call", target=1.0),
         Variant("Flax", flax_conv, requires=("flax",), target=1.0),
+        Variant("Keras", keras_conv, requires=("keras",), target=1.0),
     ]
+    if CASES[case].inputs >= 32:
+        found.insert(1, Variant("fdl", fdl_conv, {"loop": True, "winograd": False}, "inside a loop, no Winograd"))
     if case in SMALL:
-        found.append(Variant("lax autodiff in a scan", lax_conv, {"scan": True}, target=1.0))
+        found.append(Variant("lax autodiff in a loop", lax_conv, {"loop": True}, target=1.0))
     for channels_last in (False, True):
         for threads, setting in ((1, "1 thread"), (None, "all threads")):
             layout = "channels last" if channels_last else "NCHW"

@@ -90,6 +90,16 @@ def require_integer(where: str, name: str, x: Any) -> None:
         refuse_type(where, f"{name} is {shown(x)}, wanted an integer dtype; convert it with {name}.astype(jnp.int32)")
 
 
+def require_mask(where: str, mask: Any, x: Any, dims: int = 2) -> None:
+    """Booleans over the first axes of x, at most so many of them."""
+    require_array(where, "mask", mask)
+    if not 1 <= mask.ndim <= min(dims, x.ndim) or mask.shape != x.shape[: mask.ndim]:
+        wanted = "[N]" if dims < 2 else "[N] or, for sequences, [N, T] with the T of x (strides before it change T)"
+        refuse(where, f"mask has shape {list(mask.shape)}, x has shape {list(x.shape)}; wanted {wanted}")
+    if mask.dtype != jnp.bool_:
+        refuse_type(where, f"mask is {shown(mask)}, wanted booleans (True: counts); pass mask != 0")
+
+
 def require_same_dtype(where: str, first: str, x: Any, second: str, y: Any) -> None:
     if x.dtype != y.dtype:
         refuse_type(

@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fdl.errors import refuse, refuse_type, require_array, require_key, shown
+from fdl.errors import refuse, refuse_type, require_array, require_key, require_mask, shown
 from fdl.op import Op, Static
 
 Params = dict[str, Any]
@@ -187,7 +187,7 @@ class Layer:
             require_key(self.name, key, f"{self._first_stochastic()!r} draws at random in training: pass key=")
         if mask is None:
             return self._run(Pass(evaluate, bool(train), key), params, state, x)
-        mask = _checked_mask(self.name, mask, x)
+        require_mask(self.name, mask, x)
         # masked examples may hold NaN, and 0 * NaN is NaN: they enter as zeros
         x = jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, jnp.zeros((), x.dtype))
         y, state, residuals = self._run(Pass(evaluate, bool(train), key, mask), params, state, x)
@@ -205,18 +205,6 @@ def input_spec(where: str, shape: Any, dtype: Any) -> jax.ShapeDtypeStruct:
     if not isinstance(shape, tuple | list) or not all(isinstance(n, int) and n >= 0 for n in shape):
         refuse_type(f"{where}.init", f"shape is {shape!r}, wanted a tuple of sizes like (784,) or a ShapeDtypeStruct")
     return jax.ShapeDtypeStruct(tuple(shape), dtype or jnp.float32)
-
-
-def _checked_mask(where: str, mask: Any, x: Any) -> Any:
-    require_array(where, "mask", mask)
-    if mask.ndim not in (1, 2) or mask.ndim > x.ndim or mask.shape != x.shape[: mask.ndim]:
-        refuse(
-            where,
-            f"mask has shape {list(mask.shape)}, x has shape {list(x.shape)}; wanted [N] or, for sequences, [N, T]",
-        )
-    if mask.dtype != jnp.bool_:
-        refuse_type(where, f"mask is {shown(mask)}, wanted booleans (True: counts); pass mask != 0")
-    return mask
 
 
 def no_parameters(key: Any, spec: jax.ShapeDtypeStruct, dtype: Any) -> tuple[Params, State]:

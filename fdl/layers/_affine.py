@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from fdl.errors import refuse, require_float, require_rank_at_least, require_same_dtype
+from fdl.layers._sums import sums
 
 
 def affine(params: Any, normalized: Any) -> Any:
@@ -25,12 +26,12 @@ def scaled(params: Any, dy: Any) -> Any:
 
 def affine_cotangents(params: Any, dy: Any, normalized: Any) -> dict[str, Any]:
     """{"scale": sum dy x^, "shift": sum dy} over everything before the features."""
-    found = {}
-    for name, value in params.items():
-        rows = math.prod(dy.shape[: dy.ndim - value.ndim])
-        of_rows = (dy * normalized if name == "scale" else dy).reshape(rows, *value.shape)
-        found[name] = of_rows.sum(axis=0).astype(value.dtype)
-    return found
+    if not params:
+        return {}
+    features = next(iter(params.values())).shape
+    rows = lambda x: x.reshape(math.prod(x.shape[: x.ndim - len(features)]), *features)
+    totals = sums(tuple(rows(dy * normalized if name == "scale" else dy) for name in params), (0,))
+    return {name: total[0].astype(params[name].dtype) for name, total in zip(params, totals, strict=True)}
 
 
 def init_affine(features: tuple[int, ...], dtype: Any, scale: bool, shift: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fdl.errors import refuse, refuse_type, require_array, require_float
+from fdl.errors import refuse, require_float, require_mask
 from fdl.layer import Layer, Params, Pass, State, bind, no_parameters
 from fdl.op import Op
 
@@ -14,17 +14,8 @@ def door(where: str, x: Any, mask: Any) -> None:
     require_float(where, "x", x)
     if x.ndim < 3 or 0 in x.shape[1:-1]:
         refuse(where, f"x has shape {list(x.shape)}, wanted [N, *places, C] with at least one place")
-    if mask is None:
-        return
-    require_array(where, "mask", mask)
-    if mask.dtype != jnp.bool_:
-        refuse_type(where, f"mask is {mask.dtype}, wanted booleans (True: counts)")
-    if not 1 <= mask.ndim < x.ndim or mask.shape != x.shape[: mask.ndim]:
-        refuse(
-            where,
-            f"mask has shape {list(mask.shape)}, x has shape {list(x.shape)}; wanted [N] or [N, T] with the T of x "
-            "(strides before it change T)",
-        )
+    if mask is not None:
+        require_mask(where, mask, x, x.ndim - 1)
 
 
 def row_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

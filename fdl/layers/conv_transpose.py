@@ -28,12 +28,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fdl.errors import refuse, require_count
-from fdl.layer import Layer, bind
+from fdl.errors import refuse
+from fdl.layer import Layer
 from fdl.layers.conv import choice
 from fdl.layers.conv.convolve import require_params
+from fdl.layers.conv.formulations import exchanged
 from fdl.layers.conv.geometry import Geometry, explicit_padding, per_axis, require_groups, same_padding
-from fdl.layers.conv.layer import glorot_uniform, init, settings
+from fdl.layers.conv.layer import built, glorot_uniform
 from fdl.op import Op, accumulator
 
 
@@ -55,7 +56,7 @@ def equation(params, x, *, strides=1, padding="SAME", dilation=1, groups=1):
 
 def forward(params, x, *, strides, padding, dilation, groups):
     g = _checked(params, x, strides, padding, dilation, groups)
-    y = choice.dx(x, _exchanged(params["w"], g), params.get("b"), g)
+    y = choice.dx(x, exchanged(params["w"], g.groups), params.get("b"), g)
     return y, (params, x)
 
 
@@ -63,22 +64,14 @@ def backward(residuals, dy, *, strides, padding, dilation, groups):
     params, x = residuals
     w = params["w"]
     g = _geometry(x, w, strides, padding, dilation, groups)
-    dparams = {"w": _exchanged(choice.dw(dy, x, g), g)}
+    dparams = {"w": exchanged(choice.dw(dy, x, g), g.groups)}
     if "b" in params:
         axes = tuple(range(dy.ndim - 1))
         dparams["b"] = jnp.sum(dy, axis=axes, dtype=accumulator(dy.dtype)).astype(dy.dtype)
-    return dparams, choice.forward(dy, _exchanged(w, g), None, g)
+    return dparams, choice.forward(dy, exchanged(w, g.groups), None, g, False)
 
 
 op = Op(equation, forward, backward)
-
-
-def _exchanged(w: Any, geometry: Geometry) -> Any:
-    """[*K, I/G, O] to [*K, O/G, I]: inputs and outputs exchanged within each group."""
-    *kernel, i, o = w.shape
-    g, rank = geometry.groups, geometry.rank
-    split = w.reshape(*kernel, i, g, o // g)
-    return jnp.transpose(split, (*range(rank), rank + 2, rank + 1, rank)).reshape(*kernel, o // g, g * i)
 
 
 def _checked(params: Any, x: Any, strides: Any, padding: Any, dilation: Any, groups: Any) -> Geometry:
@@ -131,9 +124,6 @@ def conv_transpose(
 
     The arguments are those of `conv`; padding is that of the convolution whose adjoint this is.
     """
-    where = "conv_transpose"
-    require_count(where, "features", features)
     low = 1 - max(strides if isinstance(strides, tuple | list) else (strides,))
-    kernel, options = settings(where, kernel_size, strides, padding, dilation, groups, bias, low)
-    shape = {"kernel": kernel, "features": features, "multiplier": 1, "groups": groups}
-    return Layer.from_op(where, op.bind(**options), bind(init, where=where, bias=bias, w_init=w_init, **shape))
+    sizes = (kernel_size, strides, padding, dilation)
+    return built("conv_transpose", op, features, *sizes, groups, bias, w_init, low=low)

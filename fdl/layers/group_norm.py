@@ -42,10 +42,9 @@ def forward(params, x, *, groups, eps, fast):
 
 def backward(residuals, dy, *, groups):
     params, x, found = residuals
-    dy, normalized = dy.astype(found.rstd.dtype), found.normalized(_split(x, groups))
-    g = scaled(params, dy)
-    dx = pulled(_split(g, groups), normalized, found.rstd, _AXES).reshape(x.shape)
-    return affine_cotangents(params, dy, normalized.reshape(x.shape)), dx.astype(x.dtype)
+    dy, split = dy.astype(found.rstd.dtype), _split(x, groups)
+    dx = pulled(_split(scaled(params, dy), groups), split, found, _AXES).reshape(x.shape)
+    return affine_cotangents(params, dy, found.normalized(split).reshape(x.shape)), dx.astype(x.dtype)
 
 
 def _split(x, groups):
@@ -59,8 +58,12 @@ def _check(params, x, groups, eps, fast):
     require_affine(where, params, x)
     if x.ndim < 2:
         refuse(where, f"x has shape {list(x.shape)}, wanted [N, ..., C]: examples first, features last")
-    if x.shape[-1] % groups:
-        refuse(where, f"groups is {groups}, which does not divide the {x.shape[-1]} features of x {list(x.shape)}")
+    _require_equal_groups(groups, x.shape[-1])
+
+
+def _require_equal_groups(groups, features):
+    if features % groups:
+        refuse("group_norm", f"groups is {groups}, which does not divide the {features} features")
 
 
 def require_options(where, groups, eps, fast):
@@ -74,8 +77,7 @@ op = Op(equation, forward, backward)
 
 def _init(key: Any, spec: Any, dtype: Any, *, groups: int, scale: bool, shift: bool) -> dict:
     require_rank_at_least("group_norm", "one example", spec, 1, "the features last")
-    if spec.shape[-1] % groups:
-        refuse("group_norm", f"groups is {groups}, which does not divide the {spec.shape[-1]} features")
+    _require_equal_groups(groups, spec.shape[-1])
     return init_affine(spec.shape[-1:], dtype, scale, shift)
 
 

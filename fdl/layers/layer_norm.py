@@ -45,10 +45,9 @@ def forward(params, x, *, eps, dims, fast):
 
 def backward(residuals, dy, *, dims):
     params, x, found = residuals
-    dy, normalized = dy.astype(found.rstd.dtype), found.normalized(x)
-    g = scaled(params, dy)
-    dx = pulled(g, normalized, found.rstd, _last(x, dims))
-    return affine_cotangents(params, dy, normalized), dx.astype(x.dtype)
+    dy = dy.astype(found.rstd.dtype)
+    dx = pulled(scaled(params, dy), x, found, _last(x, dims))
+    return affine_cotangents(params, dy, found.normalized(x)), dx.astype(x.dtype)
 
 
 def _last(x, dims):

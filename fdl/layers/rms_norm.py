@@ -16,13 +16,13 @@ Shapes: x [..., D], scale [D], params may lack it. Errors: InputError, InputType
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from fdl.errors import require_number, require_rank_at_least
 from fdl.layer import Layer, bind
 from fdl.layers._affine import affine, affine_cotangents, init_affine, require_affine, scaled
-from fdl.layers._moments import reciprocal_root
+from fdl.layers._moments import reciprocal_deviation
+from fdl.layers._sums import unshared
 from fdl.op import Op, accumulator
 
 EPS = 1e-6
@@ -37,25 +37,17 @@ def forward(params, x, *, eps):
     require_affine("rms_norm", params, x, known=("scale",))
     wide = x.astype(accumulator(x.dtype))
     square, eps = jnp.mean(wide * wide, axis=-1, keepdims=True), jnp.asarray(eps, wide.dtype)
-
-    def plain():
-        return reciprocal_root(square + eps)
-
-    def scaled():
-        size = jnp.max(jnp.abs(wide), axis=-1, keepdims=True)
-        size = jax.lax.stop_gradient(jnp.where((size > 1) & jnp.isfinite(size), size, jnp.ones_like(size)))
-        return reciprocal_root(jnp.mean((wide / size) ** 2, axis=-1, keepdims=True) + eps / size / size) / size
-
-    reciprocal = jax.lax.cond(jnp.all(jnp.isfinite(square)), plain, scaled)
+    reciprocal = reciprocal_deviation(square, lambda: wide, x.shape[-1], (x.ndim - 1,), eps)
     return affine(params, wide * reciprocal).astype(x.dtype), (params, x, reciprocal)
 
 
 def backward(residuals, dy):
     params, x, reciprocal = residuals
-    dy, normalized = dy.astype(reciprocal.dtype), x.astype(reciprocal.dtype) * reciprocal
+    dy, wide = dy.astype(reciprocal.dtype), x.astype(reciprocal.dtype)
+    normalized = lambda: wide * unshared(reciprocal)[0]
     g = scaled(params, dy)
-    dx = (g - normalized * jnp.mean(g * normalized, axis=-1, keepdims=True)) * reciprocal
-    return affine_cotangents(params, dy, normalized), dx.astype(x.dtype)
+    dx = (g - normalized() * jnp.mean(g * normalized(), axis=-1, keepdims=True)) * reciprocal
+    return affine_cotangents(params, dy, normalized()), dx.astype(x.dtype)
 
 
 op = Op(equation, forward, backward)

@@ -7,6 +7,8 @@ import pytest
 
 import fdl
 from fdl.errors import InputError, InputTypeError
+from fdl.layers._moments import moments
+from fdl.layers._sums import sums
 
 fold, population_statistics, terms = fdl.batch_norm.fold, fdl.batch_norm.population_statistics, fdl.batch_norm.terms
 rng = np.random.default_rng(0)
@@ -93,6 +95,42 @@ def test_large_means_and_deviations_in_float32(name, mean, deviation, rtol):
     got = getattr(fdl.ops, name)({}, jnp.asarray(x), **options)
     got = got[0] if name == "batch_norm" else got
     np.testing.assert_allclose(got, want, rtol=0, atol=rtol * np.abs(want).max())
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1), (1, 3), (0, 3)])
+def test_sums_of_blocks_are_the_sums(axes):
+    x, y = arrays(21, 6, 2, 32), arrays(21, 6, 2, 32)
+    got, pull = jax.vjp(lambda x, y: sums((x, y), axes), x, y)
+    want, want_pull = jax.vjp(lambda x, y: tuple(a.sum(axes, keepdims=True) for a in (x, y)), x, y)
+    close(got, want)
+    cotangent = (arrays(*got[0].shape), arrays(*got[1].shape))
+    close(pull(cotangent), want_pull(cotangent))
+
+
+@pytest.mark.parametrize(
+    ("rows", "mean", "deviation", "outlier"),
+    [(65_536, 1e4, 1e-2, None), (1024, 1e4, 1e-2, 2e4), (1024, 0.0, 1.0, 1e6), (1021, 1e6, 1.0, None)],
+    ids=["many rows", "an outlier first", "an outlier far off", "a prime number of rows"],
+)
+def test_the_variance_in_one_pass_keeps_its_digits(rows, mean, deviation, outlier):
+    x = np.asarray(mean + deviation * rng.standard_normal((rows, 3)), np.float32)
+    if outlier is not None:
+        x[0] = outlier
+    found, wide = moments(jnp.asarray(x), (0,), 1e-5), x.astype(np.float64)
+    np.testing.assert_allclose(found.var[0], wide.var(0), rtol=1e-5)
+    np.testing.assert_allclose(found.centred(jnp.asarray(x)).mean(0), 0, atol=2e-5 * wide.std(0).max())
+
+
+def test_after_a_pooling_a_mask_of_steps_is_one_of_examples():
+    """An example of which no step counts is none of the batch."""
+    model = fdl.serial(fdl.global_avg_pool(), fdl.batch_norm())
+    params, state = model.init(jax.random.key(0), (4, 3), jnp.float64)
+    x, mask = arrays(5, 4, 3), jnp.asarray([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]], bool)
+    y, seen = model.apply(params, state, x, train=True, mask=mask)
+    kept = np.array([0, 1, 3, 4])
+    want, want_seen = model.apply(params, state, x[kept], train=True, mask=mask[kept])
+    close((y[kept], seen), (want, want_seen))
+    assert not y[2].any()
 
 
 def test_fast_is_wrong_where_the_mean_is_large():

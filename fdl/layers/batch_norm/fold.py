@@ -6,13 +6,12 @@ a multiplies the columns of w, one for each feature it makes. The result compute
 normalization: fewer layers, no state.
 """
 
+import jax
 import jax.numpy as jnp
 
 from fdl.compose import rebuilt
 from fdl.errors import refuse_type, shown
 from fdl.layer import Layer, Params, State
-from fdl.layers._moments import reciprocal_root
-from fdl.layers.batch_norm.layer import statistics
 
 _LINEAR = ("dense", "conv", "conv_transpose")
 
@@ -46,12 +45,10 @@ def _per_feature(state: State) -> bool:
 
 
 def _folded(params: Params, layer: Layer, affine: Params, state: State) -> Params:
-    w = params["w"]
-    wide = state["mean"].dtype
-    mean, var = statistics(state)
-    eps = dict(layer._run.settings)["in_use"].value
-    a = reciprocal_root(var + jnp.asarray(dict(eps.options)["eps"].value, wide))
-    a = a * affine["scale"].astype(wide) if "scale" in affine else a
-    b = (params["b"].astype(wide) if "b" in params else 0) - mean
-    b = b * a + (affine["shift"].astype(wide) if "shift" in affine else 0)
+    w, wide = params["w"], state["mean"].dtype
+    b = params["b"].astype(wide) if "b" in params else jnp.zeros(w.shape[-1:], wide)
+    affine = {name: value.astype(wide) for name, value in affine.items()}
+    # in use the layer is an affine map of each feature: the new bias is where it takes the old one, a is its derivative
+    b, pull = jax.vjp(lambda b: layer.apply(affine, state, b[None])[0][0], b)
+    (a,) = pull(jnp.ones_like(b))
     return {"w": (w.astype(wide) * a.reshape((1,) * (w.ndim - 1) + (-1,))).astype(w.dtype), "b": b.astype(w.dtype)}

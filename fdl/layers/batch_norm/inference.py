@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from fdl.errors import refuse, require_float, require_number
 from fdl.layers._affine import affine, scaled, spread
 from fdl.layers._moments import reciprocal_root
+from fdl.layers._sums import sums
 from fdl.layers.batch_norm.normalize import EPS, check, reduced
 from fdl.op import Op, accumulator
 
@@ -48,8 +49,7 @@ def backward(residuals, dy, *, eps, per):
     axes = reduced(x, per)
     deviation, rstd = _parts(x, mean, var, eps)
     dy = dy.astype(rstd.dtype)
-    dshift = jnp.sum(dy, axis=axes, keepdims=True)
-    dscale = jnp.sum(dy * (deviation * rstd), axis=axes, keepdims=True)
+    dshift, dscale = sums((dy, dy * (deviation * rstd)), axes)
     dmean, dvar = -scaled(params, dshift) * rstd, -scaled(params, dscale) * rstd * rstd / 2
     found = {"scale": dscale, "shift": dshift}
     dparams = {name: found[name].reshape(params[name].shape).astype(params[name].dtype) for name in params}

@@ -94,10 +94,19 @@ def _run(
     if not walk.train:
         y, residuals = walk.evaluate(in_use, params, x, *statistics(state))
         return y, state, (residuals, None)
-    mask = walk.mask if walk.mask is None or per == "channel" or walk.mask.ndim == 1 else walk.mask.all(axis=1)
+    mask = _that_counts(walk.mask, x, per)
     (y, batch), residuals = walk.evaluate(in_training, params, x, mask)
     count = how_many(x.astype(batch["mean"].dtype), reduced(x, per), along(mask, x), axis_name)
     return y, averaged(state, jax.lax.stop_gradient(batch), jnp.ravel(jnp.asarray(count)), momentum), (None, residuals)
+
+
+def _that_counts(mask: Any, x: Any, per: str) -> Any:
+    """The mask of the walk, [N] or [N, T], as this x needs it."""
+    if mask is None or mask.ndim == 1:
+        return mask
+    if x.ndim == 2:  # no steps are left: a pooling, or the last step, made one of those that count
+        return mask.any(axis=1)
+    return mask.all(axis=1) if per == "activation" else mask
 
 
 def _backward(residuals: Any, dy: Any, *, in_training: Op, in_use: Op, per: str) -> tuple[Params, Any]:
@@ -108,15 +117,17 @@ def _backward(residuals: Any, dy: Any, *, in_training: Op, in_use: Op, per: str)
     return in_training.backward(trained, (dy, {"mean": nothing, "var": nothing}))[:2]
 
 
+def debiased(state: State) -> State:
+    """The running averages divided by what they have seen, weight 1; all 0 where they have seen nothing."""
+    weight = state["weight"]
+    divisor = jnp.where(weight > 0, weight, jnp.ones_like(weight))
+    return {name: state[name] / divisor for name in state}
+
+
 def statistics(state: State) -> tuple[Any, Any]:
     """(mean, var) of the running averages, 0 and 1 where there are none."""
-    weight = state["weight"]
-    seen = weight > 0
-    divisor = jnp.where(seen, weight, jnp.ones_like(weight))
-    return (
-        jnp.where(seen, state["mean"] / divisor, jnp.zeros_like(state["mean"])),
-        jnp.where(seen, state["var"] / divisor, jnp.ones_like(state["var"])),
-    )
+    kept = debiased(state)
+    return kept["mean"], jnp.where(kept["weight"] > 0, kept["var"], jnp.ones_like(kept["var"]))
 
 
 def averaged(state: State, batch: dict[str, Any], count: Any, momentum: Any) -> State:

@@ -34,8 +34,8 @@ Limits.
 
 Shapes: x [N, ..., C]; scale, shift, mean, var [C], or all of x's shape but N with `per="activation"`; params may lack "scale"
 or "shift". mask [N] or [N, T] boolean. Statistics of 16-bit inputs are float32. `axis_name`: the batch is spread over this axis
-of a mesh or a `vmap`, and the statistics are those of all of it. `fast`: E[x^2] - mean^2, one pass less, and wrong where the mean is
-large against the deviations. Errors: InputError, InputTypeError.
+of a mesh or a `vmap`, and the statistics are those of all of it. `fast`: E[x^2] - mean^2, wrong where the mean is large against the
+deviations. Errors: InputError, InputTypeError.
 """
 
 from typing import Any
@@ -43,9 +43,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fdl.errors import refuse, refuse_type, require_array, require_bool, require_number
+from fdl.errors import refuse, refuse_type, require_array, require_bool, require_mask, require_number
 from fdl.layers._affine import affine, require_affine, scaled, spread
 from fdl.layers._moments import how_many, moments, summed
+from fdl.layers._sums import sums
 from fdl.op import Op
 
 EPS = 1e-5
@@ -54,7 +55,7 @@ EPS = 1e-5
 def equation(params, x, mask=None, *, eps=EPS, per="channel", axis_name=None, fast=False):
     axes = reduced(x, per)
     counts = along(mask, x)
-    total = lambda values: summed(values, axes, counts, axis_name)
+    total = lambda values: summed((values,), axes, counts, axis_name)[0]
     m = how_many(x, axes, counts, axis_name)
     clean = x if counts is None else jnp.where(counts, x, jnp.zeros_like(x))
     mean = total(clean) / m
@@ -83,12 +84,10 @@ def backward(residuals, dout, *, per, axis_name):
     axes, counts = reduced(x, per), along(mask, x)
     dy = dy.astype(found.rstd.dtype)
     dy = dy if counts is None else jnp.where(counts, dy, jnp.zeros_like(dy))
-    normalized = found.normalized(x)
-    dshift = jnp.sum(dy, axis=axes, keepdims=True)
-    dscale = jnp.sum(dy * normalized, axis=axes, keepdims=True)
+    dshift, dscale = sums((dy, dy * found.normalized(x)), axes)
     of_all = (dshift, dscale) if axis_name is None else jax.lax.psum((dshift, dscale), axis_name)
     mean_dy, mean_along = (total / found.count for total in of_all)
-    dx = scaled(params, dy - mean_dy - normalized * mean_along) * found.rstd
+    dx = scaled(params, dy - mean_dy - found.normalized(x) * mean_along) * found.rstd
     dmean, dvar = (spread(dstatistics[name], dy) / found.count for name in ("mean", "var"))
     if axis_name is not None:
         dmean, dvar = jax.lax.psum((dmean, dvar), axis_name)
@@ -142,11 +141,7 @@ def check(params: Any, x: Any, mask: Any, per: Any, axis_name: Any = None, where
     if 0 in x.shape:
         refuse(where, f"x has shape {list(x.shape)}: there is nothing to take statistics of; leave out empty batches")
     if mask is not None:
-        longest = 1 if per == "activation" else x.ndim - 1
-        if mask.dtype != jnp.bool_:
-            refuse_type(where, f"mask is {mask.dtype}, wanted booleans (True: counts)")
-        if not 1 <= mask.ndim <= longest or mask.shape != x.shape[: mask.ndim]:
-            refuse(where, f"mask has shape {list(mask.shape)}, x has shape {list(x.shape)}; wanted [N] or [N, T]")
+        require_mask(where, mask, x, 1 if per == "activation" else x.ndim - 1)
     if axis_name is not None and not isinstance(axis_name, str | tuple):
         refuse_type(where, f"axis_name is {axis_name!r}, wanted the name of an axis of a mesh or a vmap")
 

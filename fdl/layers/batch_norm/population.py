@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from fdl.errors import refuse
 from fdl.layer import Layer, Params, State
+from fdl.layers.batch_norm.layer import debiased
 
 
 def population_statistics(
@@ -31,7 +32,7 @@ def population_statistics(
     @jax.jit
     def of_batch(x, key):
         # from empty averages, one step leaves the batch's own statistics
-        return _each(model, model.apply(params, _each(model, state, _empty), x, train=True, key=key)[1], _debiased)
+        return _each(model, model.apply(params, _each(model, state, _empty), x, train=True, key=key)[1], debiased)
 
     total, seen = None, 0
     for index, x in enumerate(batches):
@@ -54,11 +55,6 @@ def _count(model: Layer) -> int:
 
 def _empty(kept: State) -> State:
     return jax.tree.map(jnp.zeros_like, kept)
-
-
-def _debiased(kept: State) -> State:
-    weight = jnp.where(kept["weight"] > 0, kept["weight"], jnp.ones_like(kept["weight"]))
-    return {name: kept[name] / weight for name in kept}
 
 
 def _each(model: Layer, state: State, change: Any, *others: State) -> State:

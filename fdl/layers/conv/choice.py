@@ -45,17 +45,30 @@ CACHE = 2**20
 # (5x5 on 64x16x16x32: 12 ms, 20 with a quarter).
 TILES = 4 * 2**20
 
+# But so many times the bytes of the kernel's gradient, which every chunk adds to (H: 20.2 ms for y and both gradients without).
+SUMS = 3
+# Always two chunks at least: a result of sums alone is else computed again by all who read it, by a pooling once for each of its cells
+# (a step of LeNet-5 on shared cores: 7.2 ms, 23.7 with one chunk; `optimization_barrier` does not help, XLA drops it before it fuses).
+# The same for products that are one operation, which uses every core only when large (dx of 3x3 on 64x32x32x3: 1.1 ms, 1.9 with 1 MiB;
+# scattered, 3x3 with strides 2 from 64x32x32x32: 3.8 and 4.6).
+WHOLE = 32 * 2**20
+# A strided dx by phases multiplies zeros wherever the stride does not divide the kernel: up to so many products for each one. 4x4 by 2
+# on 64x32x32x16 (1 for 1): 1.3 ms, scattered 4.6; 5x5 by 2 on 64x16x16x16 (1.4): 0.7 and 2.3; 5x5 by 3 on 64x32x32x32 (1.4): 4.3
+# and 10.4; 3x3 by 2 on 64x32x32x32 and 64x16x16x64 (1.8): 8.6 and 3.6, scattered 3.8 and 2.4. With 3 input channels by cells: 7x7 by 2 on
+# 8x112x112 3.7, scattered 11.6; 3x3 by 2 on 64x32x32 0.48 and 0.96.
+ZEROS = 1.5
+
 # Winograd from so many channels on either side on (16 channels on 64x16x16: y and both gradients 3.8 ms, `lax` in a call 2.7), if
 # the tiles are not mostly padding.
 CHANNELS, WASTE = 32, 2.0
 
 
-def forward(x: Any, w: Any, b: Any, geometry: Geometry) -> Any:
+def forward(x: Any, w: Any, b: Any, geometry: Geometry, allowed: bool) -> Any:
     """y, rounded once."""
     accumulate = accumulator(x.dtype)
 
     def cpu(x, w, b):
-        return cpu_forward(x, w, geometry, accumulate, lambda y: _finished(y, b, x.dtype))
+        return cpu_forward(x, w, geometry, accumulate, allowed, lambda y: _finished(y, b, x.dtype))
 
     def library(x, w, b):
         return _finished(formulations.library_forward(x, w, geometry, accumulate), b, x.dtype)
@@ -89,12 +102,12 @@ def dw(x: Any, dy: Any, geometry: Geometry) -> Any:
     return lax.platform_dependent(x, dy, cpu=cpu, default=library)
 
 
-def gradients(x: Any, w: Any, dy: Any, geometry: Geometry) -> tuple[Any, Any]:
+def gradients(x: Any, w: Any, dy: Any, geometry: Geometry, allowed: bool) -> tuple[Any, Any]:
     """(dw, dx), which share their transforms where there are any."""
     accumulate = accumulator(x.dtype)
 
     def cpu(x, w, dy):
-        dw, dx = cpu_gradients(x, w, dy, geometry, accumulate)
+        dw, dx = cpu_gradients(x, w, dy, geometry, accumulate, allowed)
         return dw.astype(w.dtype), dx.astype(x.dtype)
 
     def library(x, w, dy):
@@ -111,10 +124,12 @@ def _finished(y: Any, b: Any, dtype: Any) -> Any:
     return y.astype(dtype)
 
 
-def cpu_forward(x: Any, w: Any, geometry: Geometry, accumulate: Any, finish: Callable = lambda y: y) -> Any:
-    """finish: what is done to y while a chunk of it is in the cache."""
+def cpu_forward(
+    x: Any, w: Any, geometry: Geometry, accumulate: Any, allowed: bool = True, finish: Callable = lambda y: y
+) -> Any:
+    """allowed: Winograd; finish: what is done to y while a chunk of it is in the cache."""
     i, o = w.shape[-2:]
-    if by_winograd(geometry, i, o):
+    if allowed and by_winograd(geometry, i, o):
         v = winograd.kernel_to_points(w.astype(accumulate))
         part = lambda x: (finish(winograd.forward(x, v, geometry, accumulate)), ())
         return _by_chunks(part, (x,), _tile_numbers(geometry, i), TILES, accumulate)[0]
@@ -123,8 +138,8 @@ def cpu_forward(x: Any, w: Any, geometry: Geometry, accumulate: Any, finish: Cal
 
 
 def cpu_dx(dy: Any, w: Any, geometry: Geometry, accumulate: Any) -> Any:
-    run, numbers = dx_part(geometry, *w.shape[-2:])
-    return _by_chunks(lambda dy: (run(dy, w, geometry, accumulate), ()), (dy,), numbers, CACHE, accumulate)[0]
+    run, numbers, budget = dx_part(geometry, *w.shape[-2:])
+    return _by_chunks(lambda dy: (run(dy, w, geometry, accumulate), ()), (dy,), numbers, budget, accumulate)[0]
 
 
 def cpu_dw(x: Any, dy: Any, geometry: Geometry, accumulate: Any) -> Any:
@@ -133,13 +148,16 @@ def cpu_dw(x: Any, dy: Any, geometry: Geometry, accumulate: Any) -> Any:
     return _by_chunks(part, (x, dy), numbers, TILES, accumulate)[1]
 
 
-def cpu_gradients(x: Any, w: Any, dy: Any, geometry: Geometry, accumulate: Any) -> tuple[Any, Any]:
+def cpu_gradients(
+    x: Any, w: Any, dy: Any, geometry: Geometry, accumulate: Any, allowed: bool = True
+) -> tuple[Any, Any]:
     i, o = x.shape[-1], dy.shape[-1]
-    if not by_winograd(geometry, i, o):
+    if not (allowed and by_winograd(geometry, i, o)):
         return cpu_dw(x, dy, geometry, accumulate), cpu_dx(dy, w, geometry, accumulate)
     v = winograd.kernel_to_points(w.astype(accumulate))
     part = lambda x, dy: winograd.gradients(x, v, dy, geometry, accumulate)
-    dx, dv = _by_chunks(part, (x, dy), _tile_numbers(geometry, i + o), TILES, accumulate)
+    budget = max(TILES, SUMS * math.prod(v.shape) * accumulate.itemsize)
+    dx, dv = _by_chunks(part, (x, dy), _tile_numbers(geometry, i + o), budget, accumulate)
     return winograd.kernel_from_points(dv), dx
 
 
@@ -160,23 +178,27 @@ def forward_part(geometry: Geometry, i: int, o: int) -> tuple[Part, int]:
     if cells == geometry.groups == 1:
         return formulations.patches_forward, 0  # nothing but a product
     if i == 1:
-        return formulations.shifted_forward, 0  # one loop over y, in which nothing is put aside
+        return formulations.shifted_forward, math.prod(geometry.outputs) * o
     if geometry.groups > 1 or i * cells < 100:
         return formulations.patches_forward, math.prod(geometry.outputs) * cells * i * geometry.groups
     return formulations.library_forward, 0
 
 
-def dx_part(geometry: Geometry, i: int, o: int) -> tuple[Part, int]:
-    cells = math.prod(geometry.kernel)
+def dx_part(geometry: Geometry, i: int, o: int) -> tuple[Part, int, int]:
+    """The same for dx, and how many bytes of them at a time."""
+    cells, strided = math.prod(geometry.kernel), max(geometry.strides) > 1
     if cells == geometry.groups == 1:
-        return formulations.scattered_dx, 0
-    if geometry.groups > 1 or max(geometry.strides) > 1:
-        if geometry.groups > 1 and i == 1 and max(geometry.strides) == 1 and o == geometry.groups:
-            return formulations.gathered_dx(formulations.shifted_forward), math.prod(geometry.inputs) * o
-        return formulations.scattered_dx, math.prod(geometry.used) * i * geometry.groups
-    if i * cells < 256:
-        return formulations.gathered_dx(formulations.cells_forward), math.prod(geometry.used) * cells * i
-    return formulations.gathered_dx(formulations.library_forward), 0
+        return formulations.scattered_dx, 0, WHOLE
+    if geometry.groups > 1:
+        if i == 1 and not strided and o == geometry.groups:
+            return formulations.gathered_dx(formulations.shifted_forward), math.prod(geometry.inputs) * o, CACHE
+        return formulations.scattered_dx, math.prod(geometry.used) * i * geometry.groups, CACHE
+    made = math.prod(geometry.phases.kernel) * math.prod(geometry.strides)
+    if i * made < 256:
+        return formulations.gathered_dx(formulations.cells_forward), math.prod(geometry.outputs) * made * i, WHOLE
+    if strided and (made > ZEROS * cells):
+        return formulations.scattered_dx, math.prod(geometry.used) * i, WHOLE
+    return formulations.gathered_dx(formulations.library_forward), 0, WHOLE
 
 
 def dw_part(geometry: Geometry, channels: int) -> tuple[Part, int]:
@@ -189,5 +211,6 @@ def dw_part(geometry: Geometry, channels: int) -> tuple[Part, int]:
 
 def _by_chunks(function: Callable, arrays: tuple, numbers: int, budget: int, dtype: Any) -> Any:
     """The function makes `numbers` of one example; 0 if it needs no chunks."""
-    chunk = max(1, budget // (numbers * dtype.itemsize)) if numbers else arrays[0].shape[0]
+    examples = arrays[0].shape[0]
+    chunk = max(1, min(budget // (numbers * dtype.itemsize), examples // 2)) if numbers else examples
     return formulations.in_chunks(function, arrays, chunk)

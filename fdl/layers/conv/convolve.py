@@ -15,14 +15,15 @@ Backward. The input cell q = s p + d k - lo enters y[p] once for every k that ha
 
 With s = 1 and k' = K - 1 - k, q + lo - d k = q + d k' - (d (K - 1) - lo): dx is again a convolution, of dy with the kernel flipped in
 space and its channels exchanged, padded by d (K - 1) - lo before; the dilation stays where it is. A stride s leaves only each s-th
-cell: that is the same convolution of dy with s - 1 zeros put between its cells. Dilation in the forward spreads the kernel,
-the stride spreads the error. Groups stay apart: each has its own dw and its own part of dx.
+cell: that is the same convolution of dy with s - 1 zeros put between its cells, or, without the zeros, one convolution for each of the
+s phases of q + lo, with each s-th cell of the kernel. Groups stay apart: each has its own dw and its own part of dx.
 
 Limits: cells that no output sees (a stride that does not fit, VALID) have dx = 0 exactly. Padding is 0, so NaN or infinity in x
 reaches the outputs that see it and no others, but on CPU for 3x3 kernels of many channels (winograd.py), where it reaches its tiles.
 
 Shapes: x [N, *S, I], w [*K, I/G, O], b [O] (params may lack it), y [N, *P, O], with P in geometry.py; sequences NTD, images NHWC,
-volumes NDHWC. 16-bit inputs are accumulated in float32 and rounded once. How it is computed: choice.py.
+volumes NDHWC. 16-bit inputs are accumulated in float32 and rounded once. How it is computed: choice.py; `winograd`,
+a static option, says whether winograd.py may, whose float32 is within 32 eps of the largest entry in place of 8.
 Errors: InputError for ranks, channels that do not fit the groups, no output; InputTypeError for dtypes.
 Source: LeCun, Bottou, Bengio & Haffner 1998, section II; Dumoulin & Visin 2016 for the strided and dilated cases.
 """
@@ -31,13 +32,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fdl.errors import refuse, require_float, require_same_dtype
+from fdl.errors import refuse, require_bool, require_float, require_same_dtype
 from fdl.layers.conv import choice
 from fdl.layers.conv.geometry import Geometry, geometry, require_groups
 from fdl.op import Op, accumulator
 
 
-def equation(params, x, *, strides=1, padding="SAME", dilation=1, groups=1):
+def equation(params, x, *, strides=1, padding="SAME", dilation=1, groups=1, winograd=True):
     g = checked("conv", params, x, strides, padding, dilation, groups)
     w, i = params["w"], x.shape[-1] // g.groups
     # as many cells around x as any output sees
@@ -54,16 +55,17 @@ def equation(params, x, *, strides=1, padding="SAME", dilation=1, groups=1):
     return y + params["b"].reshape((1,) * (y.ndim - 1) + (-1,)) if "b" in params else y
 
 
-def forward(params, x, *, strides, padding, dilation, groups):
+def forward(params, x, *, strides, padding, dilation, groups, winograd):
+    require_bool("conv", "winograd", winograd)
     g = checked("conv", params, x, strides, padding, dilation, groups)
     # patches are not kept: |K| times the input; where they cost more than they weigh, XLA finds the common subexpression
-    return choice.forward(x, params["w"], params.get("b"), g), (params, x)
+    return choice.forward(x, params["w"], params.get("b"), g, winograd), (params, x)
 
 
-def backward(residuals, dy, *, strides, padding, dilation, groups):
+def backward(residuals, dy, *, strides, padding, dilation, groups, winograd):
     params, x = residuals
     g = geometry("conv", x, params["w"], strides, padding, dilation, groups)
-    dw, dx = choice.gradients(x, params["w"], dy, g)
+    dw, dx = choice.gradients(x, params["w"], dy, g, winograd)
     dparams = {"w": dw}
     if "b" in params:
         axes = tuple(range(dy.ndim - 1))

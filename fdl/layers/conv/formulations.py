@@ -7,12 +7,13 @@ x [N, *S, I], w [*K, I/G, O], y [N, *P, O]; G groups; an accumulation dtype for 
 - cells:   one product of x with all kernel cells at once, [N, *S, |K| O], and the sum of its shifted parts: for few outputs
 - library: the `lax` convolution, and the gradients that JAX derives from it
 
-dx is either gathered, as a convolution of dy (spread by the strides, padded) with the flipped kernel, so that any forward will do; or
-scattered: the products dy w[k]^T are laid out with the strides and added. Padding, with s - 1 zeros between the cells, takes the place of
-`lhs_dilation`, which is slow on CPU.
+dx is either gathered, as a convolution of dy with the flipped kernel, so that any forward will do, the phases of a stride side by side
+as channels; or scattered: the products dy w[k]^T are laid out with the strides and added. No `lhs_dilation`, which is slow on CPU.
 """
 
 import functools
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -46,19 +47,11 @@ def views(x: Any, geometry: Geometry) -> list[Any]:
     return [_cut(x, start, geometry, 1) for start in geometry.starts()]
 
 
-def spread(dy: Any, geometry: Geometry) -> Any:
-    """dy with s - 1 zeros between its cells."""
-    if max(geometry.strides) == 1:
-        return dy
-    return lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *((0, 0, s - 1) for s in geometry.strides), (0, 0, 0)])
-
-
-def flipped(w: Any, geometry: Geometry) -> Any:
-    """[*K, I/G, O] to [*K, O/G, I]: reversed in space, inputs and outputs exchanged within each group."""
+def exchanged(w: Any, groups: int) -> Any:
+    """[*K, I/G, O] to [*K, O/G, I]: inputs and outputs exchanged within each group."""
     *kernel, i, o = w.shape
-    g, space = geometry.groups, tuple(range(geometry.rank))
-    w = jnp.flip(w, space).reshape(*kernel, i, g, o // g)
-    return jnp.transpose(w, (*space, w.ndim - 1, w.ndim - 2, w.ndim - 3)).reshape(*kernel, o // g, g * i)
+    split = w.reshape(*kernel, i, groups, o // groups)
+    return jnp.swapaxes(split, -1, -3).reshape(*kernel, o // groups, groups * i)
 
 
 def _apply(x: Any, w: Any, groups: int, accumulate: Any) -> Any:
@@ -144,22 +137,54 @@ def cells_forward(x: Any, w: Any, geometry: Geometry, accumulate: Any) -> Any:
 
 
 def gathered_dx(forward: Callable) -> Callable:
-    """dx as that forward of dy, with the flipped kernel."""
+    """dx as that forward of dy, with the flipped kernel.
+
+    With strides s, input cell lo + q = s m + a (phase a < s) meets the kernel cells k = s j + a: m = p + j. So the phases of a place
+    m are so many channels of one convolution of stride 1, of dy with the kernel [J, s] for [K], flipped along J.
+    """
 
     def dx(dy: Any, w: Any, geometry: Geometry, accumulate: Any) -> Any:
         # the barrier keeps XLA from folding the reversal into its convolution: measured with it, as fast as a forward one
-        kernel = lax.optimization_barrier(flipped(w, geometry))
-        return forward(spread(dy, geometry), kernel, geometry.transposed, accumulate)
+        kernel = lax.optimization_barrier(phased(w, geometry))
+        return _interleaved(forward(dy, kernel, geometry.phases, accumulate), geometry)
 
     return dx
 
 
+def phased(w: Any, geometry: Geometry) -> Any:
+    """[*K, I/G, O] to [*J, O/G, G *s I/G]: flipped along J, inputs and outputs exchanged within each group."""
+    *_, i, o = w.shape
+    g, strides, taps, rank = geometry.groups, geometry.strides, geometry.phases.kernel, geometry.rank
+    axes = zip(strides, taps, geometry.kernel, geometry.spread, strict=True)
+    around = [(0, s * j - d * (k - 1) - 1, d - 1) for s, j, k, d in axes]
+    w = lax.pad(w, jnp.zeros((), w.dtype), [*around, (0, 0, 0), (0, 0, 0)])
+    w = w.reshape(*itertools.chain(*zip(taps, strides, strict=True)), i, g, o // g)
+    every_tap, every_phase = range(0, 2 * rank, 2), range(1, 2 * rank, 2)
+    w = jnp.transpose(jnp.flip(w, tuple(every_tap)), (*every_tap, 2 * rank + 2, 2 * rank + 1, *every_phase, 2 * rank))
+    return w.reshape(*taps, o // g, -1)
+
+
+def _interleaved(blocks: Any, geometry: Geometry) -> Any:
+    """[N, *M, G *s I/G] to the cells of the input [N, *S, I]."""
+    rank, g, strides = geometry.rank, geometry.groups, geometry.strides
+    n, *places, channels = blocks.shape
+    if max(strides) > 1:
+        blocks = blocks.reshape(n, *places, g, *strides, channels // (g * math.prod(strides)))
+        space = itertools.chain(*((1 + axis, 2 + rank + axis) for axis in range(rank)))
+        blocks = jnp.transpose(blocks, (0, *space, 1 + rank, blocks.ndim - 1))
+        blocks = blocks.reshape(n, *(m * s for m, s in zip(places, strides, strict=True)), -1)
+    axes = zip(geometry.padding, strides, geometry.inputs, strict=True)
+    starts = [(lo % s, lo % s + size) for (lo, _), s, size in axes]
+    first, last = zip((0, n), *starts, (0, blocks.shape[-1]), strict=True)
+    return lax.slice(blocks, first, last)
+
+
 def scattered_dx(dy: Any, w: Any, geometry: Geometry, accumulate: Any) -> Any:
     """One product per kernel cell; each is laid where its inputs were. No product with zeros, whatever the strides."""
-    exchanged = jnp.flip(flipped(w, geometry), tuple(range(geometry.rank)))  # [*K, O/G, I]
+    back = exchanged(w, geometry.groups)
     total = None
     for k, start in zip(geometry.offsets, geometry.starts(), strict=True):
-        product = _apply(dy, exchanged[k], geometry.groups, accumulate)
+        product = _apply(dy, back[k], geometry.groups, accumulate)
         laid = lax.pad(product, jnp.zeros((), product.dtype), _places(product, start, geometry))
         total = laid if total is None else total + laid
     assert total is not None

@@ -66,12 +66,27 @@ class Geometry:
             yield tuple(d * i for d, i in zip(self.dilation, k, strict=True))
 
     @property
-    def transposed(self) -> "Geometry":
-        """The convolution of stride 1 that takes dy, with s - 1 zeros between its cells, to dx (with the flipped kernel)."""
-        inputs = tuple((out - 1) * stride + 1 for out, stride in zip(self.outputs, self.strides, strict=True))
-        axes = zip(self.extent, self.padding, self.inputs, inputs, strict=True)
-        padding = tuple((e - 1 - lo, size + lo - spread) for e, (lo, _), size, spread in axes)
-        return Geometry(inputs, self.kernel, (1,) * self.rank, padding, self.dilation, self.groups)
+    def spread(self) -> Cells:
+        """The dilations that its cells are given in `phases`: those of the strided axes, where cells of one phase are not
+        evenly apart."""
+        return tuple(d if s > 1 else 1 for d, s in zip(self.dilation, self.strides, strict=True))
+
+    @property
+    def phases(self) -> "Geometry":
+        """The convolution of stride 1 that takes dy to dx, all s phases of a cell at once, as channels; see `phases_dx`."""
+        places, kernel, padding, dilation = [], [], [], []
+        axes = zip(
+            self.inputs, self.outputs, self.kernel, self.strides, self.padding, self.dilation, self.spread, strict=True
+        )
+        for size, out, cells, s, (lo, _), d, spread in axes:
+            taps, d = -(-(spread * (cells - 1) + 1) // s), d // spread
+            first, reach = lo // s, d * (taps - 1)
+            before = reach - first
+            padding.append((before, -(-(lo + size) // s) - first + reach - out - before))
+            places.append(out)
+            kernel.append(taps)
+            dilation.append(d)
+        return Geometry(tuple(places), tuple(kernel), (1,) * self.rank, tuple(padding), tuple(dilation), self.groups)
 
 
 def per_axis(where: str, name: str, value: Any, rank: int) -> Cells:
