@@ -83,12 +83,14 @@ class Layer:
     """A layer or a whole model (see the module's docstring).
 
     Frozen, hashable, registered as static: an ordinary argument of a jitted function, equal to another built alike.
-    `layers` are the children of a composite, by name and in order; a stochastic layer needs a key when training.
+    `layers` are the children of a composite, by name and in order; a stochastic layer needs a key when training; `examples` is
+    the batch size of a layer that remembers something of each example, else None.
     """
 
     name: str
     layers: tuple[tuple[str, "Layer"], ...]
     stochastic: bool
+    examples: int | None
     _init: Callable
     _run: Callable
     _backward: Callable
@@ -102,8 +104,11 @@ class Layer:
         backward: Callable,
         layers: tuple[tuple[str, "Layer"], ...] = (),
         stochastic: bool = False,
+        examples: int | None = None,
     ):
-        fields = {"name": name, "layers": layers, "stochastic": stochastic or any(x.stochastic for _, x in layers)}
+        fields: dict[str, Any] = {"name": name, "layers": layers}
+        fields["stochastic"] = stochastic or any(x.stochastic for _, x in layers)
+        fields["examples"] = examples or next((x.examples for _, x in layers if x.examples), None)
         for field, value in (fields | {"_init": init, "_run": run, "_backward": backward}).items():
             object.__setattr__(self, field, value)
 
@@ -245,10 +250,10 @@ def _initialise(layer: Layer, key: Any, spec: jax.ShapeDtypeStruct, dtype: Any) 
 def output_spec(layer: Layer, spec: jax.ShapeDtypeStruct, dtype: Any) -> jax.ShapeDtypeStruct:
     """The shape and dtype of one example after the layer."""
 
-    def batch_of_two(key, x):
+    def batch(key, x):
         params, state = layer._init(key, spec, dtype)
         return layer.apply(params, state, x)[0]
 
-    x = jax.ShapeDtypeStruct((2, *spec.shape), spec.dtype)
-    y = jax.eval_shape(batch_of_two, jax.eval_shape(lambda: jax.random.key(0)), x)
+    x = jax.ShapeDtypeStruct((layer.examples or 2, *spec.shape), spec.dtype)
+    y = jax.eval_shape(batch, jax.eval_shape(lambda: jax.random.key(0)), x)
     return jax.ShapeDtypeStruct(y.shape[1:], y.dtype)

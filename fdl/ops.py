@@ -8,16 +8,21 @@ from fdl.layers.conv import op as conv
 from fdl.layers.conv_transpose import op as conv_transpose
 from fdl.layers.dense import op as dense
 from fdl.layers.dropout import op as dropout
+from fdl.layers.embedding import op as embedding
 from fdl.layers.flatten import op as flatten
 from fdl.layers.global_avg_pool import op as global_avg_pool
 from fdl.layers.global_max_pool import op as global_max_pool
 from fdl.layers.glu import op as glu
 from fdl.layers.group_norm import op as group_norm
+from fdl.layers.gru import op as gru
 from fdl.layers.instance_norm import op as instance_norm
+from fdl.layers.last_step import op as last_step
 from fdl.layers.layer_norm import op as layer_norm
+from fdl.layers.lstm import op as lstm
 from fdl.layers.max_pool import op as max_pool
 from fdl.layers.prelu import op as prelu
 from fdl.layers.rms_norm import op as rms_norm
+from fdl.layers.rnn import op as rnn
 from fdl.layers.softmax import log_op as log_softmax
 from fdl.layers.softmax import op as softmax
 from fdl.layers.sparsemax import op as sparsemax
@@ -53,26 +58,31 @@ __all__ = [
     "dense",
     "dropout",
     "elu",
+    "embedding",
     "flatten",
     "gelu",
     "global_avg_pool",
     "global_max_pool",
     "glu",
     "group_norm",
+    "gru",
     "hard_sigmoid",
     "hard_silu",
     "hard_tanh",
     "instance_norm",
+    "last_step",
     "layer_norm",
     "leaky_relu",
     "log_sigmoid",
     "log_softmax",
+    "lstm",
     "max_pool",
     "mish",
     "prelu",
     "relu",
     "relu6",
     "rms_norm",
+    "rnn",
     "selu",
     "sigmoid",
     "silu",

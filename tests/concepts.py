@@ -14,6 +14,9 @@ import jax.numpy as jnp
 
 import fdl
 from fdl.layers.activations import ACTIVATIONS
+from fdl.layers.gru.layer import cell as gru_cell
+from fdl.layers.lstm import cell as lstm_cell
+from fdl.layers.rnn import cell as rnn_cell
 from fdl.op import Op
 
 
@@ -154,6 +157,22 @@ def last_layer(key, dtype, shape):
     return normal(k[0], (*shape, 5), dtype), normal(k[1], (5, 11), dtype), labels(k[2], shape, 11)
 
 
+def sequences(cell, mask=True):
+    """Parameters of a cell, x [3, 4, 2], its first state, and a mask or none."""
+
+    def arguments(key, dtype):
+        k = jax.random.split(key, 3)
+        params = {
+            name: normal(jax.random.fold_in(k[0], i), shape, dtype, 0.7)
+            for i, (name, shape) in enumerate(cell.shapes(2, 5).items())
+        }
+        state = {name: normal(jax.random.fold_in(k[2], i), (3, 5), dtype, 0.5) for i, name in enumerate(cell.state)}
+        seen = jnp.asarray([(1, 1, 1, 1), (1, 1, 0, 0), (0, 1, 0, 1)], jnp.bool_) if mask else None
+        return params, normal(k[1], (3, 4, 2), dtype), state, seen, None
+
+    return arguments
+
+
 CONCEPTS = (
     Concept("layers/dense", fdl.ops.dense, dense_arguments),
     Concept("layers/dense", fdl.ops.dense, lambda key, dtype: dense_arguments(key, dtype, (2, 3))),
@@ -161,6 +180,22 @@ CONCEPTS = (
         "layers/dense",
         fdl.ops.dense,
         lambda key, dtype: ({"w": normal(key, (5, 3), dtype)}, normal(split(key)[1], (7, 5), dtype)),
+    ),
+    Concept(
+        "layers/embedding",
+        fdl.ops.embedding,
+        lambda key, dtype: ({"w": normal(key, (11, 5), dtype)}, labels(split(key)[1], (3, 4), 11)),
+    ),
+    Concept("layers/rnn", fdl.ops.rnn, sequences(rnn_cell("tanh")), ({"keep": "states", "reverse": True},)),
+    Concept("layers/lstm", fdl.ops.lstm, sequences(lstm_cell(True, "sigmoid", "tanh")), ({"peephole": True},)),
+    *(
+        Concept("layers/gru", fdl.ops.gru, sequences(gru_cell(variant, "sigmoid", None)), ({"variant": variant},))
+        for variant in ("full", "reset_after", "libru_log", "caru")
+    ),
+    Concept(
+        "layers/last_step",
+        fdl.ops.last_step,
+        lambda key, dtype: (normal(key, (3, 4, 5), dtype), jnp.arange(4)[None] < jnp.asarray([[4], [2], [0]])),
     ),
     Concept("layers/flatten", fdl.ops.flatten, lambda key, dtype: (normal(key, (3, 2, 5), dtype),)),
     Concept(

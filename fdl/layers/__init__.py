@@ -1,5 +1,6 @@
 """The layers, one file per concept; each constructor returns a `Layer`."""
 
+from fdl.layers._recurrent.bidirectional import bidirectional
 from fdl.layers.activations import (
     celu,
     elu,
@@ -27,22 +28,28 @@ from fdl.layers.conv import conv, depthwise_conv, separable_conv
 from fdl.layers.conv_transpose import conv_transpose
 from fdl.layers.dense import dense
 from fdl.layers.dropout import dropout
+from fdl.layers.embedding import embedding
 from fdl.layers.flatten import flatten
 from fdl.layers.global_avg_pool import global_avg_pool
 from fdl.layers.global_max_pool import global_max_pool
 from fdl.layers.glu import glu
 from fdl.layers.group_norm import group_norm
+from fdl.layers.gru import gru
 from fdl.layers.instance_norm import instance_norm
+from fdl.layers.last_step import last_step
 from fdl.layers.layer_norm import layer_norm
+from fdl.layers.lstm import lstm
 from fdl.layers.max_pool import max_pool
 from fdl.layers.prelu import prelu
 from fdl.layers.rms_norm import rms_norm
+from fdl.layers.rnn import rnn
 from fdl.layers.softmax import log_softmax, softmax
 from fdl.layers.sparsemax import sparsemax
 
 __all__ = [
     "avg_pool",
     "batch_norm",
+    "bidirectional",
     "celu",
     "conv",
     "conv_transpose",
@@ -50,26 +57,31 @@ __all__ = [
     "depthwise_conv",
     "dropout",
     "elu",
+    "embedding",
     "flatten",
     "gelu",
     "global_avg_pool",
     "global_max_pool",
     "glu",
     "group_norm",
+    "gru",
     "hard_sigmoid",
     "hard_silu",
     "hard_tanh",
     "instance_norm",
+    "last_step",
     "layer_norm",
     "leaky_relu",
     "log_sigmoid",
     "log_softmax",
+    "lstm",
     "max_pool",
     "mish",
     "prelu",
     "relu",
     "relu6",
     "rms_norm",
+    "rnn",
     "selu",
     "separable_conv",
     "sigmoid",

@@ -1,0 +1,44 @@
+"""The last step: y[n] = x[n, t[n]], t[n] the last step that counts.
+
+Backward. Every other step goes nowhere: dx[n, t] = dy[n] at t = t[n], else 0.
+
+Shapes: x [N, T, D], mask [N, T] or [N] boolean (True: counts) or None, y [N, D]. Limits: where no step counts y = 0 and dx = 0.
+Errors: InputError, InputTypeError.
+"""
+
+import jax.numpy as jnp
+
+from fdl.layer import Layer
+from fdl.layers._places import door, layer_of
+from fdl.op import Op, Static
+
+
+def _last(mask, shape):
+    """[N, T], True at the last step that counts."""
+    steps = jnp.arange(shape[1])
+    if mask is None:
+        return jnp.broadcast_to(steps == shape[1] - 1, shape[:2])
+    counts = jnp.broadcast_to(mask.reshape(shape[0], -1), shape[:2])
+    return counts & (steps[None] == jnp.max(jnp.where(counts, steps[None], -1), axis=1, keepdims=True))
+
+
+def equation(x, mask=None):
+    return jnp.sum(jnp.where(_last(mask, x.shape)[..., None], x, jnp.zeros_like(x)), axis=1)
+
+
+def forward(x, mask=None):
+    door("last_step", x, mask)
+    return (x[:, -1] if mask is None else equation(x, mask)), (mask, Static(x.shape))
+
+
+def backward(residuals, dy):
+    mask, shape = residuals[0], residuals[1].value
+    return jnp.where(_last(mask, shape)[..., None], dy[:, None], jnp.zeros_like(dy)[:, None]), None
+
+
+op = Op(equation, forward, backward)
+
+
+def last_step() -> Layer:
+    """[N, T, D] -> [N, D]: the last step, with a mask the last that counts."""
+    return layer_of(op)
