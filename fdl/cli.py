@@ -6,15 +6,17 @@
 
 The arguments of the candidate are drawn for each --arg: DTYPE[SIZE,...], standard normal for floats; integers are drawn below
 10, or below the limit in int32[7]<3. Without --arg they come from a function `example_args()` of the candidate's module: a
-tuple of arguments, or a dict of such tuples by name.
+tuple of arguments, or a dict of such tuples by name. A Layer takes what fdl.check.layer takes: x, or x, target and loss.
 
-The verdict is the exit code: 0 right, 1 wrong, 2 undecided or could not run. On a terminal with rich installed the report is in
+The verdict is the exit code: 0 right, 1 wrong, 2 undecided or could not run, which one paragraph on the standard error
+stream explains. On a terminal with rich installed the report is in
 colour (NO_COLOR turns that off); files are written whole or not at all.
 """
 
 import argparse
 import ast
 import importlib
+import math
 import re
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from typing import Any
 from fdl.errors import InputError, InputTypeError
 
 RIGHT, WRONG, UNDECIDED = 0, 1, 2
+_LARGEST = 10**8  # entries of an argument that is drawn
 
 
 class _Unusable(Exception):
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="is a backward pass right?", description=_check.__doc__)
     check.add_argument(
-        "candidate", metavar="PACKAGE.MODULE:NAME", help="an fdl.Op, or a function that JAX can differentiate"
+        "candidate", metavar="PACKAGE.MODULE:NAME", help="an fdl.Op, a Layer, or a function that JAX can differentiate"
     )
     check.add_argument("--reference", metavar="PACKAGE.MODULE:NAME", help="a plain function of the same arguments")
     check.add_argument(
@@ -60,15 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _check(settings)
     except (_Unusable, InputError, InputTypeError) as error:
         print(f"fdl check: {error}", file=sys.stderr)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        print(f"fdl check: {_told(error)}", file=sys.stderr)
     return UNDECIDED
 
 
 def _check(settings: argparse.Namespace) -> int:
     """Compares the gradients of a function with those of a reference. Exit code: 0 right, 1 wrong, 2 undecided or could
     not run."""
-    from fdl.check import gradients
+    from fdl.check.layer import report_on
+    from fdl.layer import Layer
 
     for path in (settings.junit, settings.shrink):
         if path is not None:
@@ -78,10 +82,10 @@ def _check(settings: argparse.Namespace) -> int:
     args = tuple(_drawn(spec, settings.key, i) for i, spec in enumerate(settings.arg)) or _example(settings.candidate)
     options = dict(map(_option, settings.option))
     for place, function in ((settings.candidate, candidate), (settings.reference, reference)):
-        if callable(function):
+        if callable(function) and not isinstance(candidate, Layer):
             _require_call(place, function, args, options)
     asked = {"reference": reference, "options": options, "modes": settings.modes, "key": settings.key}
-    report = gradients(candidate, *args, **asked)
+    report = report_on(candidate, *args, **asked)
     if settings.json:
         print(report.to_json(indent=2))
     else:
@@ -122,21 +126,34 @@ def _require_writable(path: Path) -> None:
 def _require_call(place: str, function: Any, args: tuple, options: dict[str, Any]) -> None:
     import jax
 
+    from fdl.check.subject import without_constants
     from fdl.errors import shown
 
+    run = lambda: without_constants(function(*args, **options))
     try:
-        jax.eval_shape(lambda: function(*args, **options))
+        try:
+            jax.eval_shape(run)
+        except jax.errors.JAXTypeError:  # it looks at numbers
+            run()
     except Exception as error:
         taken = [*(shown(x) if hasattr(x, "shape") else type(x).__name__ for x in args)]
         taken += [f"{name}={value!r}" for name, value in options.items()]
         raise _Unusable(
-            f"{place} cannot be called with ({', '.join(taken)}): {type(error).__name__}: {_first_lines(error)}; "
+            f"{place} cannot be called with ({', '.join(taken)}): {_told(error)}; "
             "give an --arg for each positional argument, in order, and --option NAME=VALUE for keyword arguments"
         ) from error
 
 
-def _first_lines(error: Exception, limit: int = 3) -> str:
-    return "\n".join(str(error).strip().splitlines()[:limit]).rstrip(".") or "no message"
+def _told(error: BaseException, lines: int = 3) -> str:
+    """An error as a part of a paragraph: its kind, the beginning of what it says, and the line of the user's that raised it."""
+    said = " ".join(" ".join(str(error).strip().splitlines()[:lines]).split()).rstrip(".") or "no message"
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []) if note.startswith("fdl"))
+    at = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if "site-packages" not in frame.filename and not Path(frame.filename).is_relative_to(Path(__file__).parent):
+            at = f", at {Path(frame.filename).name}:{frame.lineno}"
+    builtin = at if at and ":" in at and not at.startswith(", at <") else ""
+    return f"{type(error).__name__}: {said}{builtin}{notes}"
 
 
 def _found(place: str) -> Any:
@@ -145,6 +162,10 @@ def _found(place: str) -> Any:
         raise _Unusable(f"{place!r} is no place, wanted PACKAGE.MODULE:NAME such as mylib.losses:huber")
     try:
         found = importlib.import_module(module_name)
+    except SystemExit as error:
+        raise _Unusable(
+            f"{module_name} ends the program when it is imported; guard it with __name__ == '__main__'"
+        ) from error
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise _Unusable(
@@ -152,7 +173,7 @@ def _found(place: str) -> Any:
             ) from error
         raise _Unusable(f"{module_name} imports {error.name!r}, which is not installed; install it") from error
     except Exception as error:
-        raise _Unusable(f"{module_name} cannot be imported: {type(error).__name__}: {_first_lines(error)}") from error
+        raise _Unusable(f"{module_name} cannot be imported: {_told(error)}") from error
     for name in path.split("."):
         if not hasattr(found, name):
             there = (
@@ -177,15 +198,28 @@ def _drawn(spec: str, seed: int, place: int) -> Any:
             f"--arg {spec!r} is no argument, wanted a dtype and a shape: 'float32[7,3]', 'int32[7]<10', 'float32[]'"
         )
     shape = tuple(int(size) for size in re.findall(r"\d+", match[2]))
-    key = jax.random.fold_in(jax.random.key(seed), place)
+    if (size := math.prod(shape)) > _LARGEST:
+        raise _Unusable(
+            f"--arg {spec!r} has {size:,} entries, wanted at most {_LARGEST:,}: a check holds many copies of them"
+        )
+    try:
+        return _draw(dtype, shape, int(match[3] or 10), jax.random.fold_in(jax.random.key(seed), place))
+    except (MemoryError, OverflowError, ValueError, TypeError, jax.errors.JaxRuntimeError) as error:
+        raise _Unusable(f"--arg {spec!r} with --key {seed} cannot be drawn: {_told(error)}") from error
+
+
+def _draw(dtype: Any, shape: tuple[int, ...], limit: int, key: Any) -> Any:
+    import jax
+    import jax.numpy as jnp
+
     with jax.enable_x64(dtype.itemsize == 8):
         if jnp.issubdtype(dtype, jnp.floating):
             return jax.random.normal(key, shape, jnp.float32).astype(dtype)
         if dtype.kind == "b":
             return jax.random.bernoulli(key, shape=shape)
         if not jnp.issubdtype(dtype, jnp.integer):
-            raise _Unusable(f"--arg {spec!r}: {dtype} cannot be drawn, wanted floats, integers or bool")
-        return jax.random.randint(key, shape, 0, int(match[3] or 10)).astype(dtype)
+            raise TypeError(f"got {dtype}, wanted floats, integers or bool")
+        return jax.random.randint(key, shape, 0, limit).astype(dtype)
 
 
 def _example(place: str) -> tuple:
@@ -195,11 +229,24 @@ def _example(place: str) -> tuple:
         raise _Unusable(
             f"no arguments: give --arg for each, or {module_name} a function example_args() that returns them"
         )
-    args = make()
+    if not callable(make):
+        raise _Unusable(
+            f"{module_name}.example_args is {type(make).__name__}, wanted a function that returns the arguments"
+        )
+    try:
+        args = make()
+    except Exception as error:
+        raise _Unusable(f"{module_name}.example_args() raised {_told(error)}") from error
     if isinstance(args, dict):
         if path not in args:
-            raise _Unusable(f"{module_name}.example_args() has {', '.join(args)}, and no {path!r}")
+            raise _Unusable(
+                f"{module_name}.example_args() has {', '.join(map(str, args)) or 'nothing'}, and no {path!r}"
+            )
         args = args[path]
+    if args is None or isinstance(args, str) or (isinstance(args, tuple | list) and not args):
+        raise _Unusable(
+            f"{module_name}.example_args() returned {args!r} for {path!r}, wanted a tuple of arguments, or a dict of them by name"
+        )
     return tuple(args) if isinstance(args, tuple | list) else (args,)
 
 
@@ -245,7 +292,11 @@ def _write_shrunk(path: Path, report: Any, candidate: Any, args: tuple, asked: d
     if report.verdict != "wrong":
         print(f"fdl check: nothing to shrink, the verdict is {report.verdict}: {path} was not written", file=sys.stderr)
         return
-    shrunk = shrink(candidate, *args, **asked)
-    shrunk.save(path)
+    try:
+        shrunk = shrink(candidate, *args, **asked)
+        shrunk.save(path)
+    except Exception as error:  # the verdict stands
+        print(f"fdl check: {path} was not written: {_told(error)}", file=sys.stderr)
+        return
     fill_in = "" if shrunk.standalone else "; its first lines say what has to be filled in"
     print(f"fdl check: {shrunk.sentence}: {path}{fill_in}", file=sys.stderr)

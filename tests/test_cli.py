@@ -40,16 +40,46 @@ def with_nan(x):
 
 number = 3
 
+def raises(x):
+    raise RuntimeError("the first line\\nthe second")
+
+def looks(x):
+    return x**2 if x.sum() > -9 else x
+
+def plain_raises_backwards(x):
+    @jax.custom_vjp
+    def square(x):
+        return x**2
+
+    square.defvjp(lambda x: (x**2, x), lambda x, d: 1 / 0)
+    return square(x)
+
+import fdl
+model = fdl.serial(fdl.dense(2), fdl.tanh())
+
 def example_args():
     x = jnp.linspace(-1.0, 1.0, 5)
     return {"half_wrong": (x, x + 2), "plain": (x, x), "count": x, "with_nan": x.at[0].set(jnp.nan)}
 """
 
 
+EXAMPLES = {
+    "raising_examples": "def example_args():\n    return [][1]",
+    "no_examples": "def example_args():\n    return None",
+    "text_examples": "def example_args():\n    return {'f': 'x'}",
+    "empty_examples": "def example_args():\n    return ()",
+    "list_examples": "example_args = [1]",
+    "float_examples": "def example_args():\n    return 2.0",
+}
+
+
 @pytest.fixture(autouse=True)
 def library(tmp_path, monkeypatch):
     (tmp_path / "checked_library.py").write_text(MODULE)
     (tmp_path / "broken_library.py").write_text("nothing")
+    (tmp_path / "ending_library.py").write_text("raise SystemExit(0)")
+    for name, body in EXAMPLES.items():
+        (tmp_path / f"{name}.py").write_text(f"def f(x):\n    return x\n\n{body}\n")
     (tmp_path / "needy_library.py").write_text("import no_such_dependency")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -104,6 +134,13 @@ def test_a_shrunk_case_is_written_and_fails_as_a_test(capsys, tmp_path):
     code, _, err = run(capsys, "checked_library:plain", "--shrink", "right.py")
     assert code == 0 and "nothing to shrink, the verdict is right: right.py was not written" in err
     assert not (tmp_path / "right.py").exists()
+
+
+def test_a_layer_and_a_function_that_looks_at_numbers(capsys):
+    code, out, _ = run(capsys, "checked_library:model", "--arg", "float32[3,4]", "--option", "train=False")
+    assert code == 0 and "by apply, backward" in out
+    # it cannot be compiled or batched, which is for the check to say
+    assert "cannot be called" not in run(capsys, "checked_library:looks", "--arg", "float32[3]")[2]
 
 
 def test_nan_is_undecided_and_another_output_is_wrong(capsys):
@@ -162,9 +199,46 @@ def test_in_colour_on_a_terminal_and_plain_elsewhere(capsys, monkeypatch):
         (["needy_library:f"], "needy_library imports 'no_such_dependency', which is not installed"),
         (["checked_library:plain", "--shrink", "."], "\\. cannot be written \\(it is a folder\\)"),
         (["checked_library:plain", "--junit", "checked_library.py/out.xml"], "out.xml cannot be written"),
+        (["ending_library:f"], "ending_library ends the program when it is imported"),
+        (
+            ["checked_library:raises", "--arg", "float32[3]"],
+            "RuntimeError: the first line the second, at checked_library.py:\\d+; give",
+        ),
+        (
+            [
+                "checked_library:with_nan",
+                "--arg",
+                "float32[3]",
+                "--reference",
+                "checked_library:plain_raises_backwards",
+            ],
+            "ZeroDivisionError: .*, at checked_library.py:\\d+ \\(fdl.check: raised by the reference",
+        ),
+        (["raising_examples:f"], "raising_examples.example_args\\(\\) raised IndexError: list index out of range, at"),
+        (["no_examples:f"], "example_args\\(\\) returned None for 'f', wanted a tuple"),
+        (["text_examples:f"], "returned 'x' for 'f', wanted a tuple"),
+        (["empty_examples:f"], "returned \\(\\) for 'f', wanted a tuple"),
+        (["list_examples:f"], "list_examples.example_args is list, wanted a function"),
+        (["float_examples:f"], "x is float 2.0, wanted an array; pass jnp.asarray"),
+        (["checked_library:with_nan", "--arg", "float32[0,3]"], "nothing to differentiate in x float32\\[0, 3\\]"),
+        (
+            ["checked_library:with_nan", "--arg", "float32[999999999999]"],
+            "has 999,999,999,999 entries, wanted at most",
+        ),
+        (
+            ["checked_library:with_nan", "--arg", "complex64[3]"],
+            "cannot be drawn: TypeError: got complex64, wanted floats",
+        ),
+        (
+            ["checked_library:model", "--arg", "float32[3,4]", "--option", "rate=2"],
+            "got the option rate, wanted target",
+        ),
+        (["checked_library:model", *TWO, "--reference", "checked_library:plain"], "held against its own equation"),
     ],
 )
 def test_what_cannot_run_says_why(capsys, argv, message):
-    code, _, err = run(capsys, *argv)
-    assert code == 2
+    code, out, err = run(capsys, *argv)
+    assert code == 2 and not out
     assert re.search(message, err), err
+    # one paragraph, and no traceback
+    assert err.startswith("fdl check: ") and err.count("\n") == 1 and "Traceback" not in err, err

@@ -18,12 +18,16 @@
 | transformed.py | the same batched, inside scan, under checkpoint, differentiated once more           |
 | evaluate.py    | how it is called: in which precision, compiled or not                               |
 | interpreter.py | a jaxpr evaluated equation by equation                                              |
+| adjoint.py     | is it the adjoint of forward mode, linear, and independent of what has no influence  |
+| draws.py       | does it return the same for the same arguments, and draw the same in every precision |
 | rounding.py    | how large a rounding error may be, entry by entry                                   |
 | compare.py     | is an entry right, and what does a wrong array look like                            |
+| aggregate.py   | what all entries say together, where rounding hides a fault in each                 |
 | numerical.py   | what complex steps and central differences can say where there is no reference      |
 | analytic.py    | the complex step, and whether a function is analytic                                |
-| kinks.py       | where the slope jumps, between which values, and what was returned there            |
+| kinks.py       | where the slope jumps, between which values, and what was returned there, together   |
 | origin.py      | where a number stops being finite                                                   |
+| places.py      | whose line an equation is: the caller's, and inside which library function          |
 | ledger.py      | what all comparisons of an array add up to                                          |
 | paths.py       | what each intermediate value of a reference contributes to its gradient             |
 | terms.py       | which term of a wrong gradient is missing or wrong                                  |

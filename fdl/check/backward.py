@@ -87,7 +87,7 @@ class Backward:
     def _named(self) -> dict[int, str]:
         """{slot: name} of the arguments and of the values of the forward pass."""
         program, names = self.program, {}
-        fixed = [leaf.path for leaf in self.layout.leaves if not leaf.active and leaf.shown != "None"]
+        fixed = [leaf.path for leaf in self.layout.leaves if not leaf.active and not leaf.constant]
         for slot, name in zip(program.arguments, [*self.layout.active, *fixed], strict=False):
             names[slot] = name
         for k, slot in enumerate(program.arguments[-self.cotangents :]):

@@ -59,6 +59,10 @@ class Truth:
     excused: np.ndarray  # the plain version has no digits here: what is not finite accuses nobody
     expected: np.ndarray  # the error of the plain version, as measured or as it has to be expected
     floor: float  # the part of `allowed` that is there because small numbers are flushed to zero
+    usual: np.ndarray | None = None  # how far rounding takes it whatever the plain version does; None where nobody asks
+    lost: np.ndarray | None = (
+        None  # the plain version is off by more than rounding makes of it: something over- or underflows
+    )
     kinks: int = 0  # entries left out because candidate and reference take different slopes at a kink
 
 
@@ -84,11 +88,25 @@ def of_rounding(
         counted = comparable & (u * scale > floor) & ~excused
         ratio = float(np.median(error[counted] / (u * scale[counted]))) if counted.any() else 1.0
         expected = np.maximum(u * scale * max(1.0, ratio), error)
-        allowed = ROUNDING * (u * scale * max(1.0, ratio) + error) + floor
+        usual = ROUNDING * u * scale * max(1.0, ratio) + floor
+        allowed = usual + ROUNDING * error
+        # a number that the dtype holds, and that the plain version does not reach
+        lost = excused | ~np.isfinite(plain)
+        lost &= (
+            np.isfinite(usual) & (np.abs(wanted) > usual) & ~(error <= usual) & (np.abs(wanted) <= float(limits.max))
+        )
         if own_scale is not None and comparable.any():
             most = max(LOST, ROUNDING * u) * np.max(np.abs(wanted[comparable]))
             allowed += np.minimum(ROUNDING * u * own_scale, most)
-    return Truth(wanted, allowed, comparable, excused, expected, floor)
+    return Truth(wanted, allowed, comparable, excused, expected, floor, usual, lost)
+
+
+def lost_entries(got: np.ndarray, truth: Truth) -> np.ndarray:
+    """The entries that neither the plain version nor the candidate has, though the dtype holds them."""
+    if truth.lost is None or truth.usual is None:
+        return np.zeros(got.shape, bool)
+    with np.errstate(all="ignore"):
+        return truth.lost & ~(np.abs(got - truth.wanted) <= truth.usual)
 
 
 def without_kinks(got: np.ndarray, truth: Truth, low: np.ndarray, high: np.ndarray) -> Truth:

@@ -144,6 +144,8 @@ def of_factor(k: float, sizes: dict[int, str], literals: Callable[[], dict[str, 
         return 0, "{d} is zero: it is missing altogether"
     if near(k, -1.0):
         return 1, "{d} has the wrong sign"
+    if near(k, 1.0):
+        return 6, f"{{d}} is {times(k)} what it should be"
     for known, words in ((2.0, "twice"), (0.5, "half of")):
         if near(k, known):
             return 1, f"{{d}} is {words} what it should be" + _aside(k, sizes)

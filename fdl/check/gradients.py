@@ -35,15 +35,19 @@ def gradients(
     """Compares the gradients of `candidate` at `args` with those of `reference`, entry by entry, without a tolerance to set.
 
     candidate: an Op, or any function that JAX can differentiate (what its custom_vjp returns is what is judged).
-    args: arrays, or pytrees of arrays. Integers, booleans, keys, None and empty arrays are passed on and listed.
+    args: arrays, or pytrees of arrays, modules too. Passed on and listed: integers, booleans, keys, None, empty arrays, and
+    leaves that are no arrays, such as the activation or the rate (a Python float) that a module holds.
     reference: a plain function of the same arguments. For an Op, its equation; with none, complex steps or central differences decide.
     options: keyword options, passed to both.
-    modes: "quick" (eager, one cotangent), "default" (eager, jit, vmap; several cotangents) or "all" (the table in
-    `fdl/check/modes.py`: scan, checkpoint, shard_map, other dtypes, second derivatives, ...).
+    modes: "quick" (eager, or jit where that is many operations; one cotangent), "default" (eager, jit, vmap; several cotangents)
+    or "all" (the table in `fdl/check/modes.py`: scan, checkpoint, shard_map, other dtypes, second derivatives, ...).
     key: an int or a PRNG key, for the random cotangents.
 
-    The verdict is "right", "wrong" or "undecided": nothing could be compared, or a gradient is lost in rounding. A mode in
-    which the candidate raises is a failure of that mode. At a kink any slope between those on either side is accepted.
+    The verdict is "right", "wrong" or "undecided": a mode could compare nothing, a gradient is lost in rounding, or the
+    reference has no second derivatives where the candidate has. What has nothing to be judged by is named beside "right"
+    (`Report.not_judged`). A mode in which the candidate raises is a failure of that mode: in "all" a custom_vjp that cannot be
+    differentiated twice fails, as its reference can; "default" does not ask. At a kink any slope between those on either side
+    is accepted.
     Errors: InputError and InputTypeError for what cannot be checked, and whatever the reference raises.
     """
     where = "check.gradients"

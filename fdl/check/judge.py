@@ -1,16 +1,31 @@
 """Holding a candidate against the truth, at one point and in one mode."""
 
+import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fdl.check.compare import Item, Truth, natural_size, of_formula, of_rounding, without_kinks, wrong_entries
+from fdl.check.adjoint import Pairings, parts_of, probability
+from fdl.check.aggregate import common_error
+from fdl.check.compare import (
+    Item,
+    Truth,
+    natural_size,
+    of_formula,
+    of_rounding,
+    rms,
+    without_kinks,
+    wrong_entries,
+)
+from fdl.check.draws import Traces, draws_by_precision
 from fdl.check.evaluate import WIDE, Evaluation, Measured, Outcome, Point, Precision, brief
-from fdl.check.kinks import Jump, jumps, summed
+from fdl.check.kinks import Jump, Together, jumps, summed
 from fdl.check.ledger import Ledger, Where
+from fdl.check.report import ExactTest, Failure, path_of
 from fdl.check.rounding import unit_roundoff, working_precision
-from fdl.check.subject import Subject
+from fdl.check.subject import Differentiated, Subject
 from fdl.check.transformed import Second
 
 _U64 = unit_roundoff(np.float64)
@@ -23,8 +38,8 @@ class Standard:
 
     def __init__(
         self,
-        reference: Subject,
-        first: Point,
+        reference: Differentiated,
+        traces: Traces,
         items: list[Item],
         others: tuple[str, ...],
         native: Precision,
@@ -32,12 +47,22 @@ class Standard:
     ):
         self.reference, self.items, self.others, self.native, self.rng = reference, items, others, native, rng
         self.notes: list[str] = []
+        first = traces.point
         self.truth = self._truth(first)
         self._plain = Evaluation(reference, native, quick=True)
         self._plain_outcomes: dict[int, tuple[Point, Outcome]] = {}
         self._precisions: dict[tuple, list[float]] = {}
-        self._kinks: dict[int, tuple[Point, list[Jump]]] = {}
+        self._kinks: dict[tuple[int, int], tuple[Point, list[Jump]]] = {}
         self._seconds: dict[Precision, Measured] = {}
+        self._pairings: Pairings | None = None
+        # the truth for what runs in the precision of the arguments
+        self.near_truth = self.truth
+        if self.truth.precision.wide and not native.x64 and draws_by_precision(reference, native, traces):
+            self.near_truth = Measured(reference, native, rng)
+            self.notes.append(
+                "other random numbers are drawn in float64: what runs in the precision of the arguments is held against the reference "
+                "in the same precision"
+            )
 
     def _truth(self, first: Point) -> Measured:
         """The reference in float64, or where it does not run there, in its own precision."""
@@ -81,11 +106,20 @@ class Standard:
             self._precisions[known] = found
         return self._precisions[known]
 
-    def kinks(self, point: Point) -> list[Jump]:
-        """Per array, where the truth jumps around the point."""
-        if id(point) not in self._kinks:
-            self._kinks[id(point)] = (point, jumps(self.truth, point, self.rng))
-        return self._kinks[id(point)][1]
+    def kinks(self, point: Point, *, near: bool = False) -> list[Jump]:
+        """Per array, where the truth jumps around the point. near: that for the precision of the arguments."""
+        truth = self.near_truth if near else self.truth
+        if (id(point), id(truth)) not in self._kinks:
+            self._kinks[id(point), id(truth)] = (point, jumps(truth, point, self.rng))
+        return self._kinks[id(point), id(truth)][1]
+
+    def pairings(self, point: Point) -> Pairings:
+        """The reference in forward mode, along directions in every leaf."""
+        if self._pairings is None:
+            self._pairings = Pairings(self.reference, self.truth, point, self.rng)
+            if self._pairings.note:
+                self.notes.append(f"no adjoint test: the reference has no forward mode ({self._pairings.note})")
+        return self._pairings
 
     def second(self, point: Point, sharpest: Precision) -> Measured:
         """The second derivatives of the reference; raises what it raises."""
@@ -104,6 +138,13 @@ class Standard:
             pairs = zip(point.w, outcome.arrays[:values], strict=False)
             flows = [float(np.max(np.abs(w * y), initial=0.0)) * w.size**0.5 for w, y in pairs]
         return natural_size(wanted, point.active[place - values], point.active, max(flows, default=0.0))
+
+    def natural_second(self, place: int, point: Point) -> float:
+        """The size of a second derivative along v by its units: that of the gradient, times the size of v over that of x."""
+        w, v = point.w
+        shares = [rms(along) / (rms(x) or 1.0) for along, x in zip(v, point.active, strict=True)]
+        values = len(self.items) - len(point.active)
+        return self.natural(values + place, dataclasses.replace(point, w=w)) * max(shares)
 
 
 class Judge:
@@ -130,7 +171,9 @@ class Judge:
         places: which of the results they are; without it, all of them.
         """
         points = [point] if isinstance(point, Point) else list(point)
-        if precision.x64 and self.wide is not None:
+        # where one argument is float32 beside float64 ones, its gradient is rounded to float32
+        exact = precision.wide or (precision.x64 and all(x.dtype == np.float64 for x in points[0].active))
+        if exact and self.wide is not None:
             self._compare_formula(mode, points, got, self.wide, places)
         else:
             self.compare_rounding(mode, points, got, places)
@@ -145,7 +188,51 @@ class Judge:
             dtype = "float64" if self.sharpest.wide else str(got.dtypes[place])
             allowance = self._formula_allowance(place, [point], truth, own)
             where = Where(self.way, mode, dtype)
-            self._settle(Item("second derivative", item.leaf), where, got.arrays[place], allowance, None, natural=0.0)
+            natural = self.standard.natural_second(place, point)
+            self._settle(Item("second derivative", item.leaf), where, got.arrays[place], allowance, None, natural)
+
+    def compare_together(self, point: Point, *, own: bool = False) -> None:
+        """At kinks: whether the gradient entries that jump together are a subgradient together, over all arguments.
+
+        own: the candidate is its own reference, and its gradient at the point is held against those around.
+        """
+        standard = self.standard
+        if not standard.truth.precision.wide or max(standard.truth.precisions(point), default=0.0) > _U64:
+            return
+        precise = self.wide is not None and max(self.wide.precisions(point), default=0.0) <= _U64
+        run = (
+            self.wide if precise and self.wide is not None else Evaluation(self.candidate, standard.native, quick=True)
+        )
+        values, got = len(standard.items) - len(point.active), run(point)
+        if len(got.arrays) != len(standard.items):
+            return
+        u = _U64 if precise else max(unit_roundoff(dtype) for dtype in got.dtypes)
+        together = Together(standard.truth, point, standard.kinks(point), standard.rng, own=own)
+        mode, dtypes = ("float64" if precise else "jit"), [str(dtype) for dtype in got.dtypes]
+        for found in together.outside(got.arrays[values:], u):
+            said = found.told([item.leaf for item in standard.items[values:]])
+            for place in dict.fromkeys(place for place, _ in found.entries):
+                indices = [index for at, index in found.entries if at == place]
+                item, x = standard.items[values + place], got.arrays[values + place]
+                failure = Failure(
+                    quantity=item.kind,
+                    leaf=item.leaf,
+                    way=self.way,
+                    mode=mode,
+                    dtype="float64" if precise else dtypes[values + place],
+                    message=said,
+                    index=indices[0],
+                    got=float(x[indices[0]]),
+                    wanted=float(standard.truth(point).arrays[values + place][indices[0]]),
+                    error_over_allowed=found.over,
+                    wrong=len(indices),
+                    entries=x.size,
+                )
+                self.ledger.accuse(item, failure)
+
+    @property
+    def is_own_reference(self) -> bool:
+        return self.candidate is self.standard.reference
 
     def _in_float64(self, points: list[Point]) -> Measured | None:
         """Is the formula right? None if the candidate or the reference does not run in float64."""
@@ -162,11 +249,13 @@ class Judge:
             return None
         if len(found.arrays) != len(standard.items):
             return None
-        if self.candidate is not standard.reference:
+        if not self.is_own_reference:
             for point in points:
                 self._compare_formula("float64", [point], own(point), own, narrow_too=standard.native.x64)
-            if not self.ledger.failures and max(own.precisions(points[0]), default=0.0) <= _U64:
-                self._require_linear(own, points[0])
+            if max(own.precisions(points[0]), default=0.0) <= _U64:
+                self._exact_tests(own, points[0])
+        elif max(own.precisions(points[0]), default=0.0) <= _U64:
+            self._require_linear(own, points[0], len(standard.items) - len(points[0].active), failed=False)
         narrow = [str(item) for item, u in zip(standard.items, own.precisions(points[0]), strict=True) if u > _U64]
         if narrow and not standard.native.x64:
             reason = (
@@ -175,25 +264,105 @@ class Judge:
             self.notes.append(f"{reason}: judged in the precision of its arguments alone")
         return own
 
-    def _require_linear(self, own: Measured, point: Point) -> None:
-        """A gradient is linear in the cotangent; by powers of two it scales exactly, up to the order of sums."""
+    # ---- exact tests ----
+
+    def _exact_tests(self, own: Measured, point: Point) -> None:
         values = len(self.standard.items) - len(point.active)
-        plain = own(point).arrays[values:]
+        # what is wrong entry by entry is said so already
+        failed = {failure.leaf for failure in self.ledger.failures}
+        gradients = [self._as_at_kinks(own, point, place) for place in range(values, len(self.standard.items))]
+        self._require_adjoint(point, values, gradients, failed)
+        self._require_linear(own, point, values, bool(failed))
+        self._require_independence(own, point, values)
+
+    def _as_at_kinks(self, own: Measured, point: Point, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """(a gradient, what is allowed in it); the reference's where the candidate took another slope at a kink."""
+        got, allowance = own(point).arrays[place], self._formula_allowance(place, [point], self.standard.truth, own)
+        settled, _ = self._settled(got, allowance, lambda: self.standard.kinks(point)[place])
+        return np.where(settled.comparable, got, settled.wanted), settled.allowed
+
+    def _require_adjoint(
+        self, point: Point, values: int, gradients: list[tuple[np.ndarray, np.ndarray]], failed: set[str]
+    ) -> None:
+        standard, pairings = self.standard, self.standard.pairings(point)
+        for place, (gradient, allowed) in enumerate(gradients):
+            item, along = standard.items[values + place], pairings.of(place)
+            if not along or not np.isfinite(allowed).all():
+                continue
+            errors = [pairing.error(gradient, allowed) for pairing in along]
+            off = [(e, most, p) for (e, most), p in zip(errors, along, strict=True) if not e <= most]
+            worst = max(e / most if most > 0 else math.inf if e else 0.0 for e, most in errors)
+            seen = probability(
+                along, standard.truth(point).arrays[values + place], standard.natural(values + place, point), allowed
+            )
+            self.ledger.exact_tests.append(ExactTest("adjoint", item.leaf, self.way, len(along), len(off), worst, seen))
+            if off and item.leaf not in failed:
+                wanted = off[0][2].wanted
+                message = f"is not adjoint to forward mode in {item.leaf}: <J v, w> is {wanted:.9g}, <v, J^T w> {off[0][0]:.3g} off"
+                self.ledger.error(self.way, "float64", message, item.leaf)
+
+    def _require_linear(self, own: Measured, point: Point, values: int, failed: bool) -> None:
+        """A gradient is linear in the cotangent; by powers of two it scales exactly, up to the order of sums."""
+        plain, said = own(point).arrays[values:], failed
+        off = [0] * len(plain)
         for power in _POWERS:
-            scaled = Point(point.active, point.fixed, [w * 2.0**power for w in point.w])
-            for item, x, y in zip(self.standard.items[values:], plain, own(scaled).arrays[values:], strict=True):
+            scaled = own(Point(point.active, point.fixed, [w * 2.0**power for w in point.w])).arrays[values:]
+            for place, (x, y) in enumerate(zip(plain, scaled, strict=True)):
                 with np.errstate(all="ignore"):
-                    off = np.abs(y * 2.0**-power - x) > _LINEAR * np.max(np.abs(x), initial=0.0, where=np.isfinite(x))
-                off &= np.isfinite(x)
-                if off.any():
-                    index = tuple(int(i) for i in np.argwhere(off)[0])
-                    where = f"{item.leaf}[{', '.join(map(str, index))}]" if index else item.leaf
+                    wrong = np.abs(y * 2.0**-power - x) > _LINEAR * np.max(np.abs(x), initial=0.0, where=np.isfinite(x))
+                wrong &= np.isfinite(x)
+                off[place] += bool(wrong.any())
+                if wrong.any() and not said:
+                    said, leaf = True, self.standard.items[values + place].leaf
+                    index = tuple(int(i) for i in np.argwhere(wrong)[0])
                     message = (
-                        f"is not linear in the cotangent: for 2^{power} times the cotangent the gradient of {where} is "
-                        f"{y[index]:.6g}, wanted {x[index] * 2.0**power:.6g}"
+                        f"is not linear in the cotangent: for 2^{power} times the cotangent the gradient of "
+                        f"{path_of(leaf, index)} is {y[index]:.6g}, wanted {x[index] * 2.0**power:.6g}"
                     )
-                    self.ledger.error(self.way, "float64", message, item.leaf)
-                    return
+                    self.ledger.error(self.way, "float64", message, leaf)
+        for item, x, count in zip(self.standard.items[values:], plain, off, strict=True):
+            seen = float(np.mean(np.isfinite(x) & (x != 0))) if x.size else 0.0
+            self.ledger.exact_tests.append(
+                ExactTest("linearity", item.leaf, self.way, len(_POWERS), count, math.inf if count else 0.0, seen)
+            )
+
+    def _require_independence(self, own: Measured, point: Point, values: int) -> None:
+        """Where only a part of the outputs has a cotangent, what has no influence on it has the gradient 0."""
+        standard, truth = self.standard, self.standard.truth
+        parts = parts_of(point, standard.rng)
+        for place in range(values, len(standard.items)):
+            leaf, whole = standard.items[place].leaf, truth(point).arrays[place]
+            failed, zeros = 0, [whole == 0]
+            for output, index, part in parts:
+                none = truth(part).arrays[place] == 0
+                zeros.append(none)
+                wrong = none & self._depends(own, part, place)
+                failed += bool(wrong.any())
+                if wrong.any() and failed == 1:
+                    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+                    entry, name = (
+                        path_of(leaf, at),
+                        path_of(standard.items[output].leaf, () if index is None else (index,)),
+                    )
+                    said = f"depends on the cotangent of {name}, on which {entry} has no influence"
+                    self.ledger.depends(self.way, leaf, said)
+            without = int(zeros[0].sum())
+            note = (
+                f"{without} of {whole.size} entries of {leaf} have no influence on any output here" if without else ""
+            )
+            seen = float(np.mean(np.any(zeros, axis=0))) if whole.size else 0.0
+            self.ledger.exact_tests.append(
+                ExactTest("independence", leaf, self.way, len(parts), failed, math.inf if failed else 0.0, seen, note)
+            )
+
+    def _depends(self, own: Measured, point: Point, place: int) -> np.ndarray:
+        """The entries that are not 0 where the reference's are, for no reason of rounding or of a kink."""
+        got = own(point).arrays[place]
+        if not (got != 0).any():
+            return np.zeros(got.shape, bool)
+        allowance = self._formula_allowance(place, [point], self.standard.truth, own)
+        settled, _ = self._settled(got, allowance, lambda: self.standard.kinks(point)[place])
+        return wrong_entries(got, settled)
 
     def _compare_formula(
         self,
@@ -235,14 +404,17 @@ class Judge:
         us = [max(unit_roundoff(got.dtypes[at]), known[place]) for at, place in alike]
         for (at, place), u in zip(alike, us, strict=True):
             allowance = self._rounding_allowance(place, points, (u, max(us)), got.dtypes[at])
-            self._settle_at(place, points, Where(self.way, mode, str(got.dtypes[at])), got.arrays[at], allowance)
+            where = Where(self.way, mode, str(got.dtypes[at]))
+            self._settle_at(place, points, where, got.arrays[at], allowance, near=True)
         self._compare_others(mode, got, standard.plain(points[0]))
 
     def _rounding_allowance(
         self, place: int, points: list[Point], roundoff: tuple[float, float], dtype: Any
     ) -> Callable[[bool], Truth]:
         """roundoff: that of the array, and of the coarsest of all."""
-        (u, coarsest), truth, wide = roundoff, self.standard.truth, self.wide
+        (u, coarsest), truth, wide = roundoff, self.standard.near_truth, self.wide
+        if truth is not self.standard.truth:
+            wide = None  # what it draws in float64 is nothing to go by
         own = wide if wide is not None and wide.precisions(points[0])[place] <= _U64 else None
 
         def scale_of(measured: Measured, thorough: bool) -> np.ndarray:
@@ -258,10 +430,17 @@ class Judge:
         return allowance
 
     def _settle_at(
-        self, place: int, points: list[Point], where: Where, got: np.ndarray, allowance: Callable[[bool], Truth]
+        self,
+        place: int,
+        points: list[Point],
+        where: Where,
+        got: np.ndarray,
+        allowance: Callable[[bool], Truth],
+        *,
+        near: bool = False,
     ) -> None:
         natural = max(self.standard.natural(place, point) for point in points)
-        kinks = lambda: summed([self.standard.kinks(point)[place] for point in points])
+        kinks = lambda: summed([self.standard.kinks(point, near=near)[place] for point in points])
         self._settle(self.standard.items[place], where, got, allowance, kinks, natural)
 
     def _settle(
@@ -274,6 +453,23 @@ class Judge:
         natural: float,
     ) -> None:
         """Enters the comparison. A candidate is accused only of what neither many draws of the rounding nor a kink explain."""
+        truth, jump = self._settled(got, allowance, kinks)
+        self.ledger.add(item, where, got, truth, natural, jump)
+        if where.dtype != "float64" and not wrong_entries(got, truth).any() and common_error(got, truth) is not None:
+            self._accuse_together(item, where, got, allowance(True))
+
+    def _accuse_together(self, item: Item, where: Where, got: np.ndarray, truth: Truth) -> None:
+        """Of an error that all entries have in common, and rounding hides in each of them."""
+        if (found := common_error(got, truth)) is not None:
+            place, numbers = where.way, (found.got, found.wanted, found.over, found.entries, got.size)
+            self.ledger.accuse(
+                item, Failure(item.kind, item.leaf, place, where.mode, where.dtype, found.said, found.index, *numbers)
+            )
+
+    def _settled(
+        self, got: np.ndarray, allowance: Callable[[bool], Truth], kinks: Callable[[], Jump] | None
+    ) -> tuple[Truth, Jump | None]:
+        """The truth after everything that explains `got` was tried, and the jump if there was need to look for one."""
         truth, jump = allowance(False), None
         if wrong_entries(got, truth).any():
             truth = allowance(True)
@@ -281,7 +477,7 @@ class Judge:
             jump = kinks()
             explained = jump.of(got, truth.wanted, truth.allowed)
             truth = without_kinks(got, truth, explained.low, explained.high)
-        self.ledger.add(item, where, got, truth, natural, jump)
+        return truth, jump
 
     def _alike(self, mode: str, got: Outcome, wanted: Outcome, places: Sequence[int] | None) -> list[tuple[int, int]]:
         """(which array, which result) where the shape is as it should be; the others are failures."""

@@ -6,7 +6,7 @@ backprop   with a loss: fdl.backprop.value_and_grad, from the mean loss back to 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,13 +15,13 @@ import numpy as np
 
 from fdl import backprop
 from fdl.check.evaluate import native_precision
-from fdl.check.gradients import require_modes, seed_of
+from fdl.check.gradients import gradients, require_modes, seed_of
 from fdl.check.ledger import Ledger
 from fdl.check.report import Report
 from fdl.check.subject import Differentiated, Layout, Result, layout_of, parted
 from fdl.check.trial import Trial, report_of
 from fdl.errors import refuse, refuse_type, require_array, shown
-from fdl.layer import Layer
+from fdl.layer import Layer, Pass
 from fdl.losses.mean import mean
 from fdl.op import Op
 
@@ -69,6 +69,42 @@ def layer(
     if loss is not None and jax.tree.leaves(params):
         trials.append(_of_cost(where, model, loss, bool(train), (*args, target), modes, seed, ledger))
     return report_of(model.name, "its equation", trials)
+
+
+def report_on(
+    candidate: Any,
+    *args: Any,
+    reference: Callable | None = None,
+    options: Mapping[str, Any] | None = None,
+    modes: str = "default",
+    key: Any = 0,
+) -> Report:
+    """`layer` of a Layer, whose target, loss and train may be given as options; `gradients` of everything else."""
+    if not isinstance(candidate, Layer):
+        return gradients(candidate, *args, reference=reference, options=options, modes=modes, key=key)
+    where, options = "check.layer", dict(options or {})
+    if reference is not None:
+        refuse(where, f"reference is given; the layer {candidate.name} is held against its own equation, leave it out")
+    if not 1 <= len(args) <= 3:
+        refuse(where, f"got {len(args)} arguments for the layer {candidate.name}, wanted x, or x, target and loss")
+    taken = ("target", "loss")[: len(args) - 1]
+    if unknown := sorted(options.keys() - {"target", "loss", "train"} | options.keys() & set(taken)):
+        refuse(where, f"got the option {unknown[0]}, wanted target, loss or train, each once")
+    return layer(candidate, *args, **options, key=key, modes=modes)
+
+
+def autodiff_of(model: Layer) -> Layer:
+    """The layer that computes the same equation, differentiated by JAX whichever way it is walked."""
+
+    def run(walk: Pass, params: Any, state: Any, x: Any) -> tuple[Any, Any, Any]:
+        def plain(params, x):
+            y, new_state, _ = model._run(dataclasses.replace(walk, evaluate=_plainly), params, state, x)
+            return y, new_state
+
+        y, pull, new_state = jax.vjp(plain, params, x, has_aux=True)
+        return y, new_state, pull
+
+    return Layer(model.name, init=model._init, run=run, backward=lambda pull, dy: pull(dy), stochastic=model.stochastic)
 
 
 def _of_model(
@@ -145,6 +181,10 @@ class _Backprop:
         rest = jax.tree.map(lambda _: None, (state, x, key, target))
         floats, others = parted((value, new_state))
         return Result(floats, others, self.layout.gradients((scaled, *rest)))
+
+
+def _plainly(op: Op, *args: Any, **options: Any) -> tuple[Any, Any]:
+    return op.equation(*args, **options), None
 
 
 def _moved(leaf: Any, rng: np.random.Generator) -> Any:

@@ -6,13 +6,15 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from fdl.check.compare import Item, Truth, decides, pattern, wrong_entries
+from fdl.check.compare import Item, Truth, decides, lost_entries, pattern, wrong_entries
 from fdl.check.kinks import Jump
 from fdl.check.numerical import Evidence
-from fdl.check.report import RIGHT, UNDECIDED, WRONG, Comparison, Failure, Kink, LeafSummary
+from fdl.check.report import NUMERICAL, RIGHT, UNDECIDED, WRONG, Comparison, ExactTest, Failure, Kink, LeafSummary
 from fdl.check.rounding import unit_roundoff
 
 _KINK = " of this kink"
+_DTYPES = ("float16", "bfloat16", "float32", "float64")  # modes of their own, which nobody asked for one by one
+_APART = 1e-2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,10 @@ class Where:
 class _Row:
     comparison: Comparison
     failure: Failure | None = None
+    apart: float = 0.0  # the largest difference, as a share of the largest entry
+    reached: int = (
+        0  # comparisons where the plain version overflows, and the candidate is as near to the truth as rounding allows
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +53,12 @@ class Ledger:
         self._sees: dict[Item, np.ndarray] = {}  # the relative error that would have been seen, by entry
         self._digits: dict[Item, _Digits] = {}  # of the plain version
         self._own: dict[Item, _Digits] = {}  # of the candidate, the fewest
+        self._lost: dict[Item, tuple[str, np.ndarray, np.ndarray]] = {}  # (dtype, lost entries, those that are not 0)
         self._numerical: dict[Item, Evidence] = {}
         self.kinks: list[Kink] = []
+        self.exact_tests: list[ExactTest] = []
+        self._passed_over: list[str] = []
+        self._open: list[str] = []
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -67,6 +77,29 @@ class Ledger:
         failure = Failure("error", leaf, way, mode, "", message)
         if failure not in self.errors:
             self.errors.append(failure)
+
+    def pass_over(self, mode: str) -> None:
+        """A mode that was asked for and in which there is nothing to judge."""
+        if mode not in self._passed_over:
+            self._passed_over.append(mode)
+
+    def leave_open(self, reason: str) -> None:
+        """What was asked for, is there, and could not be judged: the verdict is "right" no more."""
+        self._open.append(reason)
+
+    @property
+    def open(self) -> list[str]:
+        """Why the verdict is not "right" though all that was compared is: left open, or a mode that compared nothing."""
+        compared: dict[tuple[str, str], int] = {}
+        for (item, where), row in self.rows.items():
+            if item.is_derivative and row.comparison.entries and where.mode not in (*_DTYPES, *NUMERICAL):
+                key = where.way, where.mode
+                compared[key] = compared.get(key, 0) + row.comparison.comparisons + row.reached
+        nothing = [mode for (_, mode), comparisons in compared.items() if not comparisons]
+        return [
+            *self._open,
+            *(f"no entry of a gradient could be compared in {mode}" for mode in dict.fromkeys(nothing)),
+        ]
 
     def add(
         self, item: Item, where: Where, got: np.ndarray, truth: Truth, natural: float, jump: Jump | None = None
@@ -87,14 +120,51 @@ class Ledger:
             wrong=sums.wrong + int(wrong.sum()),
             worst=max(sums.worst, float(np.max(ratio, initial=0.0, where=truth.comparable))),
         )
+        row.apart = max(row.apart, _apart(got, truth))
+        row.reached += _reached(got, truth)
         if wrong.any() and (row.failure is None or wrong.sum() > row.failure.wrong):
             row.failure = self._failure(item, where, got, truth, wrong, ratio, jump)
         self._learn(item, where, got, truth, natural)
+
+    def accuse(self, item: Item, failure: Failure) -> None:
+        """A failure that no comparison entry by entry has found."""
+        where = Where(failure.way, failure.mode, failure.dtype)
+        row = self.rows.get((item, where))
+        if row is None:
+            empty = Comparison(
+                item.kind, item.leaf, where.way, where.mode, where.dtype, failure.entries, 0, 0, 0, 0, 0, 0.0
+            )
+            row = self.rows[item, where] = _Row(empty)
+        counted = dataclasses.replace(
+            row.comparison,
+            kinks=row.comparison.kinks - min(row.comparison.kinks, failure.wrong),
+            comparisons=row.comparison.comparisons + min(row.comparison.kinks, failure.wrong),
+            wrong=row.comparison.wrong + failure.wrong,
+            worst=max(row.comparison.worst, failure.error_over_allowed),
+        )
+        row.comparison, row.failure = counted, row.failure or failure
+
+    def depends(self, way: str, leaf: str, said: str) -> None:
+        """A gradient that depends on what it must not: added to its failures, or a failure of its own."""
+        rows = [row for (item, where), row in self.rows.items() if (item.leaf, where.way) == (leaf, way)]
+        known = [row for row in rows if row.failure is not None and row.failure.quantity == "gradient"]
+        for row in known:
+            failure = row.failure
+            assert failure is not None
+            row.failure = dataclasses.replace(failure, message="; ".join(x for x in (failure.message, said) if x))
+        if not known:
+            self.error(way, "float64", f"{said}: in the gradient of {leaf}", leaf)
 
     def saw_kinks(self, way: str) -> bool:
         """Whether a candidate took another slope than the reference somewhere, or one that is none."""
         rows = [row for (_, where), row in self.rows.items() if where.way == way]
         return any(row.comparison.kinks or (row.failure and _KINK in row.failure.message) for row in rows)
+
+    def may_have_jumped(self, way: str) -> bool:
+        """Whether a difference was let pass that is larger than rounding usually is: at a kink, or where a decision hangs on
+        a rounded number."""
+        rows = [row for (_, where), row in self.rows.items() if where.way == way]
+        return any(row.comparison.kinks or row.apart > _APART for row in rows)
 
     def accused(self, way: str, modes: tuple[str, ...]) -> list[Item]:
         """The gradients that are wrong in one of the modes."""
@@ -139,6 +209,14 @@ class Ledger:
     def _learn(self, item: Item, where: Where, got: np.ndarray, truth: Truth, natural: float) -> None:
         decided, now = self._decided.setdefault(item, {}), decides(truth, natural)
         decided[where.way] = decided[where.way] | now if where.way in decided else now
+        if (
+            truth.lost is not None and where.mode != where.dtype
+        ):  # other dtypes than the arguments' were not asked for one by one
+            dtype, lost, some = self._lost.get(item, (where.dtype, False, False))
+            nonzero = np.isfinite(truth.wanted) & (
+                np.abs(truth.wanted) > (truth.floor if truth.usual is None else truth.usual)
+            )
+            self._lost[item] = dtype, lost | lost_entries(got, truth), some | nonzero
         with np.errstate(all="ignore"):
             relative = np.where(truth.comparable, truth.allowed / np.abs(truth.wanted), np.inf)
         self._sees[item] = np.fmin(self._sees.get(item, np.inf), relative)
@@ -204,7 +282,8 @@ class Ledger:
         decided = np.logical_and.reduce(masks)
         sees = self._sees[item] if evidence is None else evidence.sees
         finite = sees[np.isfinite(sees)]
-        verdict = RIGHT if decided.any() and not (evidence and evidence.undecided) else UNDECIDED
+        undecided = bool(evidence and evidence.undecided) or self._all_lost(item)
+        verdict = RIGHT if decided.any() and not undecided else UNDECIDED
         if any(row.failure is not None for (known, _), row in self.rows.items() if known == item):
             verdict = WRONG
         return LeafSummary(
@@ -218,6 +297,24 @@ class Ledger:
             note=self._note(item, verdict),
         )
 
+    def _all_lost(self, item: Item) -> bool:
+        """Whether nothing that is not 0 is left of a derivative in the precision of the arguments."""
+        _, lost, some = self._lost.get(item, ("", np.zeros(0, bool), np.zeros(0, bool)))
+        return item.is_derivative and bool(lost.any()) and bool(lost[some].all())
+
+    def not_judged(self) -> list[str]:
+        """What was asked for and could not be judged, beside the leaves that could not be judged at all."""
+        said = list(self._passed_over)
+        for item, (dtype, lost, _) in self._lost.items():
+            if item.is_derivative and lost.any():
+                said.append(
+                    f"{int(lost.sum())} of {lost.size} entries of the {item} in {dtype}, where it over- or underflows"
+                )
+        for (item, where), row in self.rows.items():
+            if item.is_derivative and row.comparison.entries and not row.comparison.comparisons + row.reached:
+                said.append(f"the {item} in {where.mode}")
+        return said
+
     def _note(self, item: Item, verdict: str) -> str:
         evidence = self._numerical.get(item)
         if evidence and evidence.undecided:
@@ -229,6 +326,9 @@ class Ledger:
             at_kinks = "every entry is at a kink" if kinks else "the plain version is finite in no entry"
             return "the truth is finite in no entry" if not_finite else at_kinks
         notes = []
+        if self._all_lost(item):
+            dtype = self._lost[item][0]
+            return f"lost in {dtype}: a number on the way over- or underflows, in the plain version too"
         if item not in self._digits:  # it was differentiated numerically, and raised in every mode
             return ""
         digits = self._digits[item]
@@ -259,6 +359,22 @@ def _outside(jump: Jump | None, got: np.ndarray, wrong: np.ndarray) -> str:
     index = tuple(int(i) for i in np.argwhere(at_kink)[0])
     where = f" at [{', '.join(map(str, index))}]" if index else ""
     return f"{got[index]:.6g}{where} is outside the interval [{jump.low[index]:.6g}, {jump.high[index]:.6g}]{_KINK}"
+
+
+def _apart(got: np.ndarray, truth: Truth) -> float:
+    compared = truth.comparable & np.isfinite(got)
+    size = np.max(np.abs(truth.wanted), initial=0.0, where=compared)
+    with np.errstate(invalid="ignore"):  # inf - inf, where nothing is compared
+        apart = np.abs(got - truth.wanted)
+    return float(np.max(apart, initial=0.0, where=compared) / size) if size > 0 else 0.0
+
+
+def _reached(got: np.ndarray, truth: Truth) -> int:
+    if truth.usual is None:
+        return 0
+    with np.errstate(all="ignore"):
+        near = np.isfinite(truth.usual) & (np.abs(got - truth.wanted) <= truth.usual)
+    return int((near & ~truth.comparable).sum())
 
 
 def _ratio(got: np.ndarray, truth: Truth) -> np.ndarray:

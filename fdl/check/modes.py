@@ -16,8 +16,12 @@
 | second derivative           | reverse over reverse                                                                    |
 | forward over reverse        | the derivative of the gradient in forward mode                                          |
 
-What raises in a mode is a failure of that mode; what does not run in another dtype than that of the arguments, or has no
-forward mode because its backward pass calls a custom_vjp, is noted.
+"quick" runs the gradient op by op; one of many operations it compiles instead, without optimisation, and says jit.
+
+What raises in a mode is a failure of that mode, a candidate that cannot be differentiated twice as the reference can included.
+Named as not judged: another dtype than that of the arguments in which one of them does not run, forward over reverse of a
+backward pass that calls a custom_vjp, and second derivatives that neither has or that there is no reference for. Where the
+candidate has some and the reference none, and where a mode had nothing to compare, the verdict is "undecided".
 """
 
 import dataclasses
@@ -96,6 +100,7 @@ class Modes:
     pulled: int
     rng: np.random.Generator
     notes: list[str] = dataclasses.field(default_factory=list)
+    optimized: bool = True  # what is compiled in the mode jit
 
     def run(self, modes: Sequence[str]) -> None:
         for mode in modes:
@@ -135,7 +140,7 @@ class Modes:
 
     @functools.cached_property
     def _compiled(self) -> Evaluation:
-        return Evaluation(self._candidate, self.native)
+        return Evaluation(self._candidate, self.native, quick=not self.optimized)
 
     @property
     def _name(self) -> str:
@@ -147,6 +152,10 @@ class Modes:
 
     def _raised(self, mode: str, error: Exception) -> None:
         self.judge.ledger.error(self.judge.way, mode, f"raised {brief(error)}")
+
+    def _pass_over(self, mode: str, note: str) -> None:
+        self.judge.ledger.pass_over(mode)
+        self.notes.append(note)
 
     def _evaluation(self, subject: Subject) -> Evaluation:
         return Evaluation(subject, self.judge.sharpest, quick=True)
@@ -276,7 +285,7 @@ class Modes:
                 if _lost(x, y)
             ]
             if lost:
-                self.notes.append(f"{', '.join(lost[:3])} does not fit into {name}, which was not tried")
+                self._pass_over(name, f"{', '.join(lost[:3])} does not fit into {name}, which was not tried")
                 continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # constants that do not fit: infinite in both
@@ -286,12 +295,12 @@ class Modes:
         try:
             self.judge.standard.plain_or_raise(point)
         except Exception as error:
-            self.notes.append(f"the reference does not run in {name} ({brief(error)}), which was not tried")
+            self._pass_over(name, f"the reference does not run in {name} ({brief(error)}), which was not tried")
             return
         try:
             outcome = Evaluation(self._candidate, self.native, quick=True)(point)
         except Exception as error:
-            self.notes.append(f"{self._name} does not run in {name} ({brief(error)})")
+            self._pass_over(name, f"{self._name} does not run in {name} ({brief(error)})")
             return
         self.judge.compare_rounding(name, [point], outcome)
 
@@ -318,7 +327,7 @@ class Modes:
 
     # ---- differentiated once more ----
 
-    def _along(self) -> Point | None:
+    def _along(self, mode: str) -> Point | None:
         """The first point with a direction, if the reference has second derivatives."""
         first = self.points[0]
         draw = self.rng.standard_normal
@@ -327,23 +336,39 @@ class Modes:
         try:
             self.judge.standard.second(point, self.judge.sharpest)
         except Exception as error:
-            self.notes.append(f"second derivatives were not compared: the reference has none ({brief(error)})")
+            self._without_second_reference(mode, point, error)
             return None
+        if self.judge.is_own_reference:
+            self._pass_over("second derivative", "there is no reference for second derivatives")
         return point
 
+    def _without_second_reference(self, mode: str, point: Point, error: Exception) -> None:
+        try:
+            self._evaluation(Second(self._candidate))(point)
+        except Exception:
+            self._pass_over(mode, f"second derivatives were not compared: the reference has none ({brief(error)})")
+        else:
+            said = f"{self._name} has second derivatives, the reference has none ({brief(error)})"
+            self.judge.ledger.leave_open(f"the {mode} could not be judged: {said}")
+
     def _second(self, mode: str) -> None:
-        if (point := self._along()) is not None:
+        if (point := self._along(mode)) is None:
+            return
+        try:
             self.judge.compare_second(mode, point, Second)
+        except Exception as error:
+            said = 'cannot be differentiated twice, as the reference can (modes="default" asks for first derivatives alone)'
+            self.judge.ledger.error(self.judge.way, mode, f"{said}: raised {brief(error)}")
 
     def _forward_over_reverse(self, mode: str) -> None:
-        if (point := self._along()) is None:
+        if (point := self._along(mode)) is None:
             return
         try:
             self.judge.compare_second(mode, point, ForwardOverReverse)
         except TypeError as error:
             if "custom_vjp" not in str(error):
                 raise
-            self.notes.append(f"{self._name} has no forward over reverse: its backward pass calls a custom_vjp")
+            self._pass_over(mode, f"{self._name} has no forward over reverse: its backward pass calls a custom_vjp")
 
 
 def _stacked_last(points: list[Point], share: Share) -> Point:

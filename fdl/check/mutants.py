@@ -10,6 +10,7 @@ The backward is traced to a jaxpr, and of every equation in it, in inlined calls
 
 A mutant whose cotangents are those of the original at the arguments and at perturbed ones, for several random cotangents in
 float64, is equivalent there: the equation guards a case that these arguments do not reach, and no test with them could tell.
+All mutants of a backward are one compiled program, which takes the number of the fault: nothing is compiled for a mutant.
 Source: DeMillo, Lipton & Sayward 1978.
 """
 
@@ -18,15 +19,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from fdl.check.evaluate import quick_to_compile
 from fdl.check.gradients import gradients, seed_of
 from fdl.check.interpreter import Interpreter, Place
 from fdl.errors import refuse_type, shown
 from fdl.op import Op
 
 _SWAPPED = ("sub", "div", "pow", "atan2", "rem")
+_SWAP = "made of swapped operands"
 _DRAWS = 2
 _SAME = 1e-12
 
@@ -94,7 +98,7 @@ def mutants(
     """Plants every fault in the backward of `op` at `args`, and asks `test` about each that is not equivalent.
 
     test: takes an Op; it kills a mutant by raising or by returning False. By default `fdl.check.gradients` against the
-    op's equation, which kills by the verdict "wrong". Tiny arguments suffice: mutants are interpreted, not compiled.
+    op's equation, which kills by the verdict "wrong". Tiny arguments suffice.
     Errors: InputTypeError if op is no Op; whatever the test raises for the op itself, which it has to pass.
     """
     if not isinstance(op, Op):
@@ -106,16 +110,17 @@ def mutants(
     random = np.random.default_rng(seed_of("check.mutants", key))
     with jax.enable_x64(True):
         points = [_point(op, args, random, moved) for moved in (False, *[True] * _DRAWS)]
-        originals = [_numbers(op.backward(*point)) for point in points]
         faults = _faults(op, *points[0])
+    planted = _Planted(op, tuple((place, change) for place, change, _ in faults))
+    with jax.enable_x64(True):
+        originals = [_numbers(planted.backward(None, *point)) for point in points]
     found = []
-    for place, change, equation in faults:
-        planted = Op(op._equation, op._forward, _mutated(op, place, change), op.name, op.options)
+    for number, (_, change, equation) in enumerate(faults):
+        mutant = Op(op._equation, op._forward, planted.of(number), op.name, op.options)
         with jax.enable_x64(True):
-            equivalent = all(
-                _alike(_numbers(planted.backward(*point)), own) for point, own in zip(points, originals, strict=True)
-            )
-        found.append(Mutant(planted, change, equation, equivalent, None if equivalent else _kills(asked, planted)))
+            pairs = zip(points, originals, strict=True)
+            equivalent = all(_alike(_numbers(planted.backward(number, *point)), own) for point, own in pairs)
+        found.append(Mutant(mutant, change, equation, equivalent, None if equivalent else _kills(asked, mutant)))
     return Mutation(op.name, tuple(found))
 
 
@@ -137,7 +142,8 @@ def _point(op: Op, args: tuple, random: np.random.Generator, moved: bool) -> tup
         if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.floating):
             return x
         x = jnp.asarray(x, jnp.float64)
-        return x * (1 + 0.01 * random.standard_normal(x.shape)) if moved else x
+        # smaller: a label or a probability stays one
+        return x * (1 - 0.01 * np.abs(random.standard_normal(x.shape))) if moved else x
 
     out, residuals = op.forward(*jax.tree.map(wide, args))
     draw = lambda x: jnp.asarray(random.standard_normal(x.shape), x.dtype) if _floating(x) else x
@@ -181,7 +187,7 @@ def _faults(op: Op, residuals: Any, dout: Any) -> list[tuple[Place, str, str]]:
                         )
             elif equation.primitive.name in _SWAPPED and values[0].shape == values[1].shape:
                 called = f"{equation.primitive.name} {list(values[0].shape)} at {'.'.join(map(str, path))}"
-                found.append(((path, kind, 0), "made of swapped operands", called))
+                found.append(((path, kind, 0), _SWAP, called))
             return values
 
     # as shapes: every equation is visited once, those in loops too
@@ -189,21 +195,74 @@ def _faults(op: Op, residuals: Any, dout: Any) -> list[tuple[Place, str, str]]:
     return list(dict.fromkeys(found))
 
 
-def _mutated(op: Op, place: Place, change: str) -> Callable:
-    path, kind, number = place
+class _Planted:
+    """The backward of an op with all the faults in it, of which at most one is switched on."""
 
-    class Mutating(Interpreter):
-        def hook(self, path_here, kind_here, values, equation):
-            if (path_here, kind_here) != (path, kind):
-                return values
-            if kind == "in":
-                return [values[1], values[0], *values[2:]]
-            return [CHANGES[change](x) if i == number and _floating(x) else x for i, x in enumerate(values)]
+    def __init__(self, op: Op, faults: tuple[tuple[Place, str], ...]):
+        self.op, self.faults = op, faults
+        self._at: dict[Place, dict[str, int]] = {}
+        for number, (place, change) in enumerate(faults):
+            self._at.setdefault(place, {})[change] = number
+        self._compiled = jax.jit(self._switched, compiler_options=quick_to_compile())
 
-    def mutated(residuals, dout, **options):
-        run = lambda residuals, dout: op.backward(residuals, dout, **options)
-        jaxpr, shape = jax.make_jaxpr(run, return_shape=True)(residuals, dout)
-        outs = Mutating().evaluate(jaxpr, (), jax.tree.leaves((residuals, dout)))
+    def of(self, number: int) -> Callable:
+        """The backward with one fault, as an Op takes it."""
+
+        def mutated(residuals, dout, **options):
+            # inside another program the fault alone, or a check would compile all the others again and again
+            if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((residuals, dout, options))):
+                return self._with(_One(*self.faults[number]), residuals, dout)
+            return self.backward(number, residuals, dout)
+
+        return mutated
+
+    def backward(self, number: int | None, residuals: Any, dout: Any) -> Any:
+        switches = np.zeros(len(self.faults), bool)
+        if number is not None:
+            switches[number] = True
+        return self._compiled(switches, residuals, dout)
+
+    def _switched(self, switches: Any, residuals: Any, dout: Any) -> Any:
+        return self._with(_Any(self._at, switches), residuals, dout)
+
+    def _with(self, mutating: Interpreter, residuals: Any, dout: Any) -> Any:
+        jaxpr, shape = jax.make_jaxpr(self.op.backward, return_shape=True)(residuals, dout)
+        outs = mutating.evaluate(jaxpr, (), jax.tree.leaves((residuals, dout)))
         return jax.tree.unflatten(jax.tree.structure(shape), outs)
 
-    return mutated
+
+class _One(Interpreter):
+    """One fault."""
+
+    def __init__(self, place: Place, change: str):
+        (self.path, self.kind, self.number), self.change = place, change
+
+    def hook(self, path: tuple[int, ...], kind: str, values: list, equation: Any) -> list:
+        if (path, kind) != (self.path, self.kind):
+            return values
+        if kind == "in":
+            return [values[1], values[0], *values[2:]]
+        return [CHANGES[self.change](x) if i == self.number and _floating(x) else x for i, x in enumerate(values)]
+
+
+class _Any(Interpreter):
+    """Every fault, behind its switch. at: {place: {change: number of the switch}}."""
+
+    def __init__(self, at: Mapping[Place, Mapping[str, int]], switches: Any):
+        self.at, self.switches = at, switches
+
+    def hook(self, path: tuple[int, ...], kind: str, values: list, equation: Any) -> list:
+        if kind == "in":
+            if (number := self.at.get((path, kind, 0), {}).get(_SWAP)) is None:
+                return values
+            a, b = values[0], values[1]
+            on = self.switches[number]
+            return [jax.lax.select(on, b, a), jax.lax.select(on, a, b), *values[2:]]
+        return [self._out(self.at.get((path, kind, i), {}), x) for i, x in enumerate(values)]
+
+    def _out(self, changes: Mapping[str, int], x: Any) -> Any:
+        changed = x
+        for change, number in changes.items():
+            if _floating(x):
+                changed = jax.lax.select(self.switches[number], CHANGES[change](x), changed)
+        return changed

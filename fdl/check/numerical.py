@@ -20,7 +20,8 @@ What accuses also says how fast the Taylor remainder phi(h) - phi(0) - h <v, dx>
 above the rounding of phi: like h^2 for a right gradient, like h for a wrong one.
 
 Each leaf has directions of its own, so that no leaf hides behind another: every coordinate of a small leaf, else signs at
-random, at the size of the leaf and at the size of every entry.
+random, at the size of the leaf and at the size of every entry; and along entries of about the same slope alone, so that a
+small one does not hide behind large ones. These are as rough as they are: they accuse, and leave nothing undecided.
 """
 
 import dataclasses
@@ -36,12 +37,14 @@ from fdl.check.subject import Differentiated, Result
 
 STEP, DIFFERENCES = "complex step", "central differences"
 _COORDINATES = 8  # leaves up to this size are tried entry by entry
-_DIRECTIONS = 8
+_DIRECTIONS = 4
+_BLOCKS = 32
 _STEPS = 0.25 * 0.5 ** np.arange(14)
 _MIDDLE = 9  # of the steps: 5e-4, small against most curvatures
 _ENOUGH = 1e-6  # of the size of the derivative: an error estimate below it decides,
 _ROUGH = 1e-3  # and one above this accuses nobody
 _MARGIN = 30.0  # times the estimated error
+_FLOOR = 1e-12  # of the size of the derivative
 _ABOVE = 100.0  # times the rounding of phi: a Taylor remainder that is seen
 _SLOW = 1.5  # between the order of the remainder of a wrong gradient, 1, and of a right one, 2
 
@@ -94,7 +97,7 @@ def evidence(
     run = Evaluation(_Value(candidate), measured.precision, quick=True)
     with np.errstate(all="ignore"):
         parts = zip(point.w, scales[:values], measured.precisions(point)[:values], strict=False)
-        noise = float(np.sqrt(sum(np.sum(np.square(w * u * s)) for w, s, u in parts)))
+        roundings = [np.abs(w * u * s) for w, s, u in parts]
         flow = float(np.sqrt(sum(np.sum(np.square(w * y)) for w, y in zip(point.w, outcome.arrays, strict=False))))
     step = complex_step(candidate, measured.precision, point, outcome.arrays, scales)
     rows = []
@@ -102,12 +105,13 @@ def evidence(
         dx, scale = outcome.arrays[values + place], scales[values + place]
         size, tried = _size(leaf, point.active), []
         u = measured.precisions(point)[values + place]
-        for v in _directions(leaf, size, rng):
+        blocks = _blocks(leaf, size, dx, rng)
+        for number, v in enumerate(directions := _directions(leaf, size, rng) + blocks):
             by_step = None if step is None else _try_step(step, place, v, dx, u * scale, flow)
             if by_step is None or by_step.ratio > 1:
-                by_differences = _try(run, point, outcome.arrays, place, v, dx, noise, flow)
+                by_differences = _try(run, point, outcome.arrays, place, v, dx, u * scale, roundings, flow)
                 by_step = _of_both(by_step, by_differences)
-            tried.append(by_step)
+            tried.append(dataclasses.replace(by_step, extra=number >= len(directions) - len(blocks)))
         rows.append(_row(tried, dx))
     return rows
 
@@ -117,12 +121,27 @@ def _size(leaf: np.ndarray, others: list[np.ndarray]) -> float:
 
 
 def _directions(leaf: np.ndarray, size: float, rng: np.random.Generator) -> list[np.ndarray]:
-    x = np.abs(leaf.astype(np.float64))
+    moves = np.isfinite(leaf)  # an infinite entry, of a mask, is a constant
+    x = np.where(moves, np.abs(leaf.astype(np.float64)), 0.0)
     if leaf.size <= _COORDINATES:
-        unit = np.eye(leaf.size).reshape(leaf.size, *leaf.shape)
+        unit = np.eye(leaf.size).reshape(leaf.size, *leaf.shape)[moves.ravel()]
         return [v * np.where(x > 0, x, size) for v in unit]
-    signs = [rng.integers(0, 2, leaf.shape) * 2.0 - 1.0 for _ in range(_DIRECTIONS)]
+    signs = [moves * (rng.integers(0, 2, leaf.shape) * 2.0 - 1.0) for _ in range(_DIRECTIONS)]
     return [sign * (size if i % 2 else np.where(x > 0, x, size)) for i, sign in enumerate(signs)]
+
+
+def _blocks(leaf: np.ndarray, size: float, dx: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Directions along entries of about the same slope, for a leaf that is not tried entry by entry."""
+    moves = np.flatnonzero(np.isfinite(leaf) & np.isfinite(dx) & (dx != 0))
+    if leaf.size <= _COORDINATES or moves.size <= _BLOCKS:
+        return []
+    order = moves[np.argsort(np.abs(dx.ravel()[moves]))]
+    found = []
+    for block in np.array_split(order, _BLOCKS):
+        v = np.zeros(leaf.size)
+        v[block] = (rng.integers(0, 2, block.size) * 2.0 - 1.0) * size
+        found.append(v.reshape(leaf.shape))
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,6 +155,7 @@ class _Tried:
     method: str
     order: float = np.nan
     at_kink: bool = False  # a slope between those on either side: neither right nor wrong
+    extra: bool = False  # accuses, and leaves nothing undecided
 
     @property
     def ratio(self) -> float:
@@ -161,7 +181,7 @@ def _try_step(
     with np.errstate(all="ignore"):
         wanted, got = step(place, v), _along(v, dx)
         natural = _natural(v, dx, wanted, flow)
-        allowed = FORMULA * float(np.sqrt(np.sum(np.square(v * rounding)))) + 1e-11 * natural
+        allowed = FORMULA * float(np.sqrt(np.sum(np.square(v * rounding)))) + _FLOOR * natural
     return _Tried(v, got, wanted, allowed, natural, True, STEP) if np.isfinite(wanted) else None
 
 
@@ -180,9 +200,12 @@ def _try(
     place: int,
     v: np.ndarray,
     dx: np.ndarray,
-    noise: float,
+    rounding: np.ndarray,
+    roundings: list[np.ndarray],
     flow: float,
 ) -> _Tried:
+    """By central differences. rounding: of the entries of dx; roundings: of those of <w, y>, by output."""
+
     def at(h: float) -> list[np.ndarray]:
         active = [x.astype(np.float64) for x in point.active]
         active[place] = active[place] + h * v
@@ -194,8 +217,13 @@ def _try(
 
     with np.errstate(all="ignore"):
         slopes, rises, falls, widths = [], [], [], []
+        noise = 0.0
         for h in _STEPS:
             above, below = at(h), at(-h)
+            # what no step has moved is the same number, and its rounding cancels
+            moved = [(a != y) | (b != y) for a, b, y in zip(above, below, values, strict=False)]
+            parts = zip(moved, roundings, strict=False)
+            noise = max(noise, float(np.sqrt(sum(np.sum(np.square(r[m])) for m, r in parts))))
             bends = [
                 np.abs(w) * np.abs((a - y) - (y - b)) for w, a, y, b in zip(point.w, above, values, below, strict=False)
             ]
@@ -216,9 +244,9 @@ def _try(
             return _Tried(v, got, nearest, slack, natural, True, DIFFERENCES, at_kink=abs(got - nearest) <= slack)
         converged = error <= max(_ROUGH * abs(wanted), _ENOUGH * 1e-3 * flow)
         order = _order(_STEPS, np.abs(np.asarray(rises) - _STEPS * got), noise)
-    return _Tried(
-        v, got, wanted, float(_MARGIN * error + 1e-11 * natural), natural, bool(converged), DIFFERENCES, order
-    )
+        own = FORMULA * float(np.linalg.norm((v * rounding)[(v != 0) & np.isfinite(rounding)]))
+        allowed = float(_MARGIN * error + own + _FLOOR * natural)
+    return _Tried(v, got, wanted, allowed, natural, bool(converged), DIFFERENCES, order)
 
 
 def _jump(sides: list[tuple[float, float]], width: float, natural: float) -> tuple[float, float, float] | None:
@@ -227,7 +255,7 @@ def _jump(sides: list[tuple[float, float]], width: float, natural: float) -> tup
     width: how far the slopes of the single outputs differ, added up. Kinks of several outputs may compensate each other.
     """
     (up, up_error), (down, down_error) = sides
-    slack = _MARGIN * (up_error + down_error) + 1e-11 * natural
+    slack = _MARGIN * (up_error + down_error) + _FLOOR * natural
     if not abs(up - down) > max(slack, _ROUGH * natural):
         return None
     middle, half = (up + down) / 2, max(abs(up - down), width) / 2
@@ -270,7 +298,7 @@ def _row(tried: list[_Tried], dx: np.ndarray) -> Evidence:
     weak = [
         t
         for i, t in enumerate(tried)
-        if not t.at_kink and (not t.allowed <= _ENOUGH * t.natural or (ratios[i] > 1 and not t.converged))
+        if not (t.at_kink or t.extra) and (not t.allowed <= _ENOUGH * t.natural or (ratios[i] > 1 and not t.converged))
     ]
     known = [i for i, ratio in enumerate(ratios) if not np.isnan(ratio)]
     worst = max(wrong or known, key=lambda i: ratios[i], default=0)

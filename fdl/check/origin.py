@@ -3,6 +3,9 @@
     origin = nan_origin(function, x)         None if value and gradient are finite
     print(origin)                            `jnp.log(p)` at loss.py:12, where p = 0
 
+The line is the caller's; where it calls a library, what it is inside of is added: `jnp.linalg.norm(x)` at loss.py:12, where
+x = 0, inside jax.numpy.linalg.norm, in `ufuncs.sqrt(...)` at linalg.py:7.
+
 The function is traced and its equations are evaluated one after the other, forward; if all that comes out is finite, then
 backward, each with its own derivative. The equation at fault is the first that turns finite numbers into one that is not; a
 call, a branch or a custom_vjp is then entered, and of a loop the step at which it happens. Infinities that were given (a mask
@@ -21,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.check.interpreter import bound, call_of, opened
-from fdl.check.paths import Sources, _argument_names, _Sites, spans_of
+from fdl.check.paths import Sources, Span, _argument_names, _Sites, spans_of
+from fdl.check.places import where_of
 from fdl.check.subject import Differentiated, argument_names, layout_of, signed
 from fdl.errors import refuse
 
@@ -30,7 +34,10 @@ _OPERANDS = 3  # that are shown
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """The first equation, or the argument, that is not finite."""
+    """The first equation, or the argument, that is not finite.
+
+    expression, file and line are the caller's, `detail` those of the library function `inside` which it is.
+    """
 
     expression: str  # its source text; of an argument, its path
     primitive: str  # empty for an argument
@@ -40,6 +47,8 @@ class Origin:
     value: float  # what came out
     backward: bool  # on the way back
     steps: tuple[int, ...] = ()  # of the loops it is in
+    inside: str = ""  # "jax.numpy.linalg.norm"
+    detail: str = ""  # "`ufuncs.sqrt(...)` at linalg.py:7"
 
     def __str__(self) -> str:
         if not self.primitive:
@@ -48,7 +57,10 @@ class Origin:
         where = " and ".join(f"{name} = {value:.6g}" for name, value in self.operands)
         step = "".join(f", in step {step}" for step in self.steps)
         back = ", on the way back" if self.backward else ""
-        return f"`{self.expression or self.primitive}`{at}{f', where {where}' if where else ''}{step}{back}"
+        inside = f", inside {self.inside}" if self.inside else ""
+        detail = f", in {self.detail}" if self.detail else ""
+        shown = f"`{self.expression or self.primitive}`{at}{f', where {where}' if where else ''}"
+        return f"{shown}{step}{back}{inside}{detail}"
 
 
 def nan_origin(function: Callable, *args: Any, options: Mapping[str, Any] | None = None) -> Origin | None:
@@ -124,6 +136,7 @@ class _Search:
     def __init__(self, jaxpr: Any, names: Sequence[str]):
         self._sources = Sources()
         self._names: dict[Any, str] = {}
+        self._entered: list[tuple[_Run, Any]] = []  # the calls and loops, from the outermost inwards
         self._learn(jaxpr, names)
 
     def _learn(self, jaxpr: Any, names: Sequence[str]) -> None:
@@ -151,6 +164,12 @@ class _Search:
 
     def _enter(self, run: _Run, equation: Any, steps: tuple[int, ...]) -> Origin:
         """The origin inside a call or a loop, or the equation itself."""
+        self._entered.append((run, equation))
+        found = self._inside(run, equation, steps) or self._origin(run, equation, steps)
+        self._entered.pop()
+        return found
+
+    def _inside(self, run: _Run, equation: Any, steps: tuple[int, ...]) -> Origin | None:
         ins, name, params = run.ins(equation), equation.primitive.name, equation.params
         found = None
         if (inner := _called(equation, ins)) is not None:
@@ -165,7 +184,7 @@ class _Search:
                         break
         elif name == "while":
             found = self._in_while(params, ins, steps)
-        return found or self._origin(run, equation, steps)
+        return found
 
     def _in_while(self, params: Any, ins: list, steps: tuple[int, ...]) -> Origin | None:
         of_condition, of_body = params["cond_nconsts"], params["body_nconsts"]
@@ -216,6 +235,15 @@ class _Search:
     def _enter_back(
         self, run: _Run, equation: Any, place: list[int], given: list, pulled: list, steps: tuple[int, ...]
     ) -> Origin:
+        self._entered.append((run, equation))
+        found = self._inside_back(run, equation, place, given, steps)
+        found = found or self._origin(run, equation, steps, pulled=dict(zip(place, pulled, strict=True)))
+        self._entered.pop()
+        return found
+
+    def _inside_back(
+        self, run: _Run, equation: Any, place: list[int], given: list, steps: tuple[int, ...]
+    ) -> Origin | None:
         ins, name, params = run.ins(equation), equation.primitive.name, equation.params
         outs = [run.values[v] for v in equation.outvars]
         given = [jnp.zeros_like(y) if x is None and _floats(y) else x for x, y in zip(given, outs, strict=True)]
@@ -229,7 +257,7 @@ class _Search:
             _, found = self.backward(inner, ins[offset:], given, wanted, steps)
         elif name == "scan":
             found = self._back_through_scan(params, equation, ins, place, given, steps)
-        return found or self._origin(run, equation, steps, pulled=dict(zip(place, pulled, strict=True)))
+        return found
 
     def _back_through_scan(
         self, params: Any, equation: Any, ins: list, place: list[int], given: list, steps: tuple[int, ...]
@@ -286,20 +314,36 @@ class _Search:
         results = list((pulled or dict(enumerate(run.values[v] for v in equation.outvars))).values())
         bad = next(np.asarray(x).astype(np.float64) for x in results if not _is_finite(x))
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(bad))[0])
-        spans = spans_of(equation)
-        text = self._sources.text(spans[-1]) if spans else ""
+        where = where_of([entered for _, entered in self._entered])
+        span = where.shown
+        text = self._sources.text(span) if span else ""
+        # a library's values may have no names: then what the caller gave it is shown
+        inner = (self._operands(*entered, bad.shape, index, text) for entered in reversed(self._entered))
+        operands = next(filter(None, inner), ())
+        detail = self._detail(where.library) if where.own and where.inside and where.library else ""
+        file, line = (span.file, span.start[0]) if span else ("", 0)
+        value, backward = float(bad[index]), pulled is not None
+        name = equation.primitive.name
+        return Origin(text, name, file, line, operands, value, backward, steps, where.inside, detail)
+
+    def _operands(
+        self, run: _Run, equation: Any, shape: tuple[int, ...], index: tuple[int, ...], text: str
+    ) -> tuple[tuple[str, float], ...]:
+        """The names of what an equation takes and the values at the entry: of arrays of that shape, numbers and zeros."""
         shown = {}
         for atom in equation.invars:
             if hasattr(atom, "val") or not _is_floating(atom):
                 continue
             x = np.asarray(run.values[atom]).astype(np.float64)
-            if x.shape == bad.shape or x.ndim == 0:
+            if x.shape == shape or x.ndim == 0:
                 shown[self._called(run, atom)] = float(x[index] if x.ndim else x)
             elif x.size and not x.any():
                 shown[self._called(run, atom)] = 0.0
-        operands = tuple((name, value) for name, value in shown.items() if name and name != text)[:_OPERANDS]
-        file, line = (spans[-1].file, spans[-1].start[0]) if spans else ("", 0)
-        return Origin(text, equation.primitive.name, file, line, operands, float(bad[index]), pulled is not None, steps)
+        return tuple((name, value) for name, value in shown.items() if name and name != text)[:_OPERANDS]
+
+    def _detail(self, span: Span) -> str:
+        at = f"{os.path.basename(span.file)}:{span.start[0]}"
+        return f"`{text}` at {at}" if (text := self._sources.text(span)) else at
 
     def _called(self, run: _Run, atom: Any) -> str:
         """The name of a variable, or the expression it is the value of."""

@@ -26,7 +26,8 @@ import dataclasses
 import linecache
 import os
 from collections.abc import Iterator
-from typing import Any
+from types import CodeType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +134,7 @@ class _Gates(Interpreter):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Span:
+class Span:
     """An expression in a source file."""
 
     file: str
@@ -147,7 +148,7 @@ class _Step:
 
     path: tuple[int, ...]
     equation: Any
-    spans: tuple[_Span, ...]
+    spans: tuple[Span, ...]
 
 
 class _Sites:
@@ -171,7 +172,7 @@ class _Sites:
                 self._found.append(Site((step.path, "in", place), name, _EDGE, variable.aval.size, line))
         return self._found
 
-    def _steps(self, jaxpr: Any, path: tuple[int, ...], outer: tuple[_Span, ...]) -> Iterator[_Step]:
+    def _steps(self, jaxpr: Any, path: tuple[int, ...], outer: tuple[Span, ...]) -> Iterator[_Step]:
         """The equations in the order in which they run; those of a call or a loop before the call or the loop."""
         jaxpr, _ = opened(jaxpr)
         uses: dict[Any, int] = {}
@@ -209,7 +210,7 @@ class _Sites:
                     self._found.append(Site((step.path, "carry", number - consts), name, _EDGE, own.aval.size))
             yield from self._steps(inner, step.path, step.spans)
 
-    def _add_nodes(self, step: _Step, following: tuple[_Span, ...]) -> None:
+    def _add_nodes(self, step: _Step, following: tuple[Span, ...]) -> None:
         """The name of what an equation returns, if it is the value of an expression."""
         outs, params = step.equation.outvars, step.equation.params
         if step.equation.primitive.name == "name":
@@ -259,24 +260,37 @@ def _argument_names(jaxpr: Any) -> tuple[str, ...]:
     return tuple(getattr(getattr(jaxpr, "debug_info", None), "arg_names", None) or ())
 
 
-def spans_of(equation: Any) -> tuple[_Span, ...]:
-    """The expressions that were running when the equation was recorded, from the outermost call inwards.
+class Frame(NamedTuple):
+    """A function that ran when an equation was recorded, and the call in it that was running."""
+
+    code: CodeType
+    span: Span
+
+
+def frames_of(equation: Any) -> list[Frame]:
+    """What was running when the equation was recorded, from the outermost call inwards.
 
     What lies outside of the innermost tracing is left out: a jitted function is traced once and remembers its first caller.
     """
     traceback: Any = getattr(getattr(equation, "source_info", None), "traceback", None)
-    spans = []
+    frames = []
     if not hasattr(traceback, "raw_frames") or not hasattr(traceback, "code_addr2location"):
-        return ()
+        return []
     for code, at in zip(*traceback.raw_frames(), strict=True):
         if code.co_name.startswith("trace_to_jaxpr"):
             break
-        file = code.co_filename
-        if file.startswith(_MACHINERY) or (file.startswith(_JAX) and not file.startswith(_READABLE)):
-            continue
         start, start_column, end, end_column = traceback.code_addr2location(code, at)
-        spans.append(_Span(file, (start, start_column), (end, end_column)))
-    return tuple(reversed(spans))
+        frames.append(Frame(code, Span(code.co_filename, (start, start_column), (end, end_column))))
+    return frames[::-1]
+
+
+def spans_of(equation: Any) -> tuple[Span, ...]:
+    """The expressions that were running when the equation was recorded, in files whose names mean something."""
+    return tuple(frame.span for frame in frames_of(equation) if _is_readable(frame.code.co_filename))
+
+
+def _is_readable(file: str) -> bool:
+    return not file.startswith(_MACHINERY) and (not file.startswith(_JAX) or file.startswith(_READABLE))
 
 
 class Sources:
@@ -287,14 +301,14 @@ class Sources:
         self._targets: dict[str, dict[tuple, tuple[str, ...]]] = {}
 
     def value(
-        self, spans: tuple[_Span, ...], following: tuple[_Span, ...], number: int, count: int
+        self, spans: tuple[Span, ...], following: tuple[Span, ...], number: int, count: int
     ) -> tuple[str, int, int] | None:
         """(name, rank, line) of output `number` of `count` of an equation that ran in `spans`, the next one in `following`."""
         ended = [span for d, span in enumerate(spans) if following[: d + 1] != spans[: d + 1]]
         known = [found for span in ended if (found := self._of_expression(span, number, count))]
         return min(known, key=lambda found: found[1], default=None)
 
-    def _of_expression(self, span: _Span, number: int, count: int) -> tuple[str, int, int] | None:
+    def _of_expression(self, span: Span, number: int, count: int) -> tuple[str, int, int] | None:
         """(name, rank, line) of the value of an expression, for output `number` of `count`."""
         inside = span.file.startswith(_JAX)
         targets = self._assigned(span.file).get((span.start, span.end), ())
@@ -303,7 +317,7 @@ class Sources:
         text = self.text(span) if count == 1 else ""
         return (text, _EXPRESSION_INSIDE if inside else _EXPRESSION, span.start[0]) if text else None
 
-    def text(self, span: _Span) -> str:
+    def text(self, span: Span) -> str:
         """The expression on one line, shortened."""
         lines = self._read(span.file)[span.start[0] - 1 : span.end[0]]
         if not lines:

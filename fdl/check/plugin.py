@@ -2,6 +2,7 @@
 
     def test_huber(gradcheck):
         gradcheck(huber, pred, target)                  # fdl.check.assert_gradients: anything but "right" fails the test
+        gradcheck(model, x)                             # of a Layer: fdl.check.layer
 
     pytest --gradcheck                                  # ends with a line per check: verdict, comparisons, modes
     pytest --gradcheck-shrink FOLDER                    # and writes a small failing case for each wrong gradient
@@ -32,12 +33,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def gradcheck(request: pytest.FixtureRequest) -> Any:
     """fdl.check.assert_gradients, whose reports `--gradcheck` lists, and whose failures `--gradcheck-shrink` shrinks."""
-    from fdl.check import GradientError, gradients, shrink
+    from fdl.check import GradientError, shrink
+    from fdl.check.layer import report_on
 
     folder = request.config.getoption("--gradcheck-shrink")
 
     def check(candidate: Any, *args: Any, **settings: Any) -> Any:
-        report = gradients(candidate, *args, **settings)
+        report = report_on(candidate, *args, **settings)
         row = {
             "verdict": report.verdict,
             "candidate": report.candidate,

@@ -10,7 +10,12 @@ RIGHT, WRONG, UNDECIDED = "right", "wrong", "undecided"
 _NAME = 32  # columns of a terminal
 _COLOURS = {RIGHT: "green", WRONG: "red", UNDECIDED: "yellow"}
 _ALIGNED = ("left", "left", "right", "right", "right", "left")  # the columns of the table
-_NUMERICAL = ("central differences", "complex step")
+NUMERICAL = ("central differences", "complex step")
+_EXACT = {
+    "adjoint": "<J v, w> = <v, J^T w> for {} directions v per leaf (normal, Rademacher), J v in forward mode:",
+    "linearity": "linearity in the cotangent at {} scales:",
+    "independence": "independence of what has no influence, for {} parts of the outputs:",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Failure:
     @property
     def path(self) -> str:
         """The worst entry as a user would write it: "params['w'][2, 3]"."""
-        return self.leaf + (f"[{', '.join(map(str, self.index))}]" if self.index else "")
+        return path_of(self.leaf, self.index)
 
     def __str__(self) -> str:
         if self.quantity == "error":
@@ -48,7 +53,7 @@ class Failure:
 
     @property
     def _counted(self) -> str:
-        return "directional derivatives" if self.mode in _NUMERICAL else "entries"
+        return "directional derivatives" if self.mode in NUMERICAL else "entries"
 
     @property
     def place(self) -> str:
@@ -103,12 +108,26 @@ class Kink:
     inside: bool
 
     def __str__(self) -> str:
-        place = self.leaf + (f"[{', '.join(map(str, self.index))}]" if self.index else "")
+        place = path_of(self.leaf, self.index)
         by = f" by {self.way}" if self.way else ""
         return (
             f"at {place} = {self.at:.6g} the {self.what} jumps from {self.low:.6g} to {self.high:.6g}; "
             f"{self.got:.6g} returned{by}, {'inside' if self.inside else 'outside'}"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactTest:
+    """One exact test of the gradient of one leaf, in float64 (see `fdl.check.adjoint`)."""
+
+    test: str  # "adjoint", "linearity", "independence"
+    leaf: str
+    way: str
+    seeds: int  # directions, scaled cotangents, or parts of the outputs
+    failed: int  # of them
+    worst: float  # the largest error, as a share of what is allowed
+    detection_probability: float  # that a fault in one entry would have been seen, any of them alike
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +144,13 @@ class Report:
     not_differentiated: tuple[str, ...]
     notes: tuple[str, ...]
     kinks: tuple[Kink, ...] = ()
+    exact_tests: tuple[ExactTest, ...] = ()
+    not_judged: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Right; neither wrong nor undecided."""
+        """Right; neither wrong nor undecided. What was asked for beside that and has nothing to be judged by (another dtype in
+        which the reference does not run, second derivatives that there are none of) is named in `not_judged` and `sentence`."""
         return self.verdict == RIGHT
 
     @property
@@ -146,7 +168,7 @@ class Report:
         tried = (
             (row.comparisons + row.not_finite + row.out_of_range + row.kinks) // row.entries
             for row in self.comparisons_by_mode
-            if row.entries and row.mode not in _NUMERICAL
+            if row.entries and row.mode not in NUMERICAL
         )
         return max(tried, default=0)
 
@@ -180,7 +202,9 @@ class Report:
             "comparisons_by_mode": [dataclasses.asdict(row) for row in self.comparisons_by_mode],
             "failures": [dataclasses.asdict(failure) | {"path": failure.path} for failure in self.failures],
             "not_differentiated": self.not_differentiated,
+            "not_judged": self.not_judged,
             "notes": self.notes,
+            "exact_tests": [dataclasses.asdict(test) for test in self.exact_tests],
             "kinks": [dataclasses.asdict(kink) | {"text": str(kink)} for kink in self.kinks],
         }
         return json.dumps(_strict(fields), indent=indent, allow_nan=False)
@@ -246,7 +270,27 @@ class Report:
             ]
         if self.not_differentiated:
             lines.append(f"Not differentiated: {', '.join(self.not_differentiated)}.")
-        return lines + self._kink_lines() + [f"Note: {note}." for note in self.notes]
+        if self.not_judged:
+            lines.append(f"Not judged: {', '.join(self.not_judged)}.")
+        return lines + self._exact_lines() + self._kink_lines() + [f"Note: {note}." for note in self.notes]
+
+    def _exact_lines(self) -> list[str]:
+        """One line for each kind of exact test, over all leaves."""
+        lines = []
+        for name in dict.fromkeys(test.test for test in self.exact_tests):
+            tests = [test for test in self.exact_tests if test.test == name]
+            failed = list(dict.fromkeys(test.leaf for test in tests if test.failed))
+            seeds, least = max(test.seeds for test in tests), min(test.detection_probability for test in tests)
+            outcome = f"failed for {', '.join(failed[:3])}{', ...' if len(failed) > 3 else ''}" if failed else "held"
+            probability = (
+                f"; it sees a fault in one entry with probability {_share(least)}{'' if least == 1 else ' or more'}"
+            )
+            if name == "independence":  # what has influence everywhere has nothing to be tested
+                probability = ""
+            notes = list(dict.fromkeys(test.note for test in tests if test.note))
+            said = "".join(f"; {note}" for note in notes[:3])
+            lines.append(f"Exact in float64: {_EXACT[name].format(seeds)} {outcome}{probability}{said}.")
+        return lines
 
     def _kink_lines(self, limit: int = 3) -> list[str]:
         """The first kinks; those at which the returned value lies outside of the interval come first."""
@@ -313,6 +357,11 @@ def modes_and_ways(rows: Sequence[Comparison]) -> str:
     """The modes, and for a layer the ways through its backward: "eager, jit, vmap by apply, backward"."""
     modes, ways = dict.fromkeys(row.mode for row in rows), dict.fromkeys(row.way for row in rows if row.way)
     return ", ".join(modes) + (f" by {', '.join(ways)}" if ways else "")
+
+
+def path_of(leaf: str, index: Sequence[int]) -> str:
+    """An entry as a user would write it: "params['w'][2, 3]"."""
+    return leaf + (f"[{', '.join(map(str, index))}]" if len(index) else "")
 
 
 def _place(way: str, mode: str, dtype: str) -> str:

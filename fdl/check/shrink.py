@@ -1,17 +1,22 @@
 """The smallest arguments at which a backward is wrong for the same reason, and a pytest file that shows it.
 
     shrunk = fdl.check.shrink(candidate, x, w, reference=plain)
+    shrunk = fdl.check.shrink(model, x)                                       a whole Layer, as fdl.check.layer takes it
     shrunk.args      print(shrunk.report)      shrunk.save("test_wrong_gradient.py")
 
 Axes are cut to one, two or three entries, those of equal size together (a size has to fit wherever it occurs); leading axes
 of size one are dropped; numbers become zeros, ones, small whole numbers, or few digits; and one entry of the output is
 enough if the gradient for it is wrong. A step is taken if a check still says "wrong" for the same reason: the same quantity
-of the same leaf, with the same diagnosis but for the numbers in it. It also has to say "right" of the reference itself, or
-the file could not pass once the candidate is repaired.
+of the same leaf, with the same diagnosis but for the numbers in it, and of no other leaf than before.
 
-A check takes a second and compiling most of it. So what to try is chosen by one run of candidate and reference, whose
+The file has to pass once the candidate is repaired. So a check also has to say "right" of a right candidate at the smaller
+arguments: of the reference itself, or where there is none of the candidate differentiated by JAX instead of by its own rules,
+if that is right at the arguments that were given. Without a reference other leaves may be undecided where this one is
+right, so the file then asks for the accused leaf alone.
+
+A check takes a second and compiling most of it. So what to try is chosen by one run of candidate and right candidate, whose
 relative error must not fall below a tenth of what it was, and checks only confirm. What one run does not show (an error that is
-raised, a mode that fails alone, a candidate without a reference) is searched by checks alone, in fewer steps.
+raised, a mode that fails alone, a Layer) is searched by checks alone, in fewer steps.
 """
 
 import dataclasses
@@ -28,13 +33,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.check.evaluate import WIDE, Evaluation, Point, native_precision
-from fdl.check.gradients import gradients, names_of
+from fdl.check.gradients import names_of
+from fdl.check.interpreter import HAND_WRITTEN, without_rules
+from fdl.check.layer import autodiff_of, report_on
 from fdl.check.modes import MODES
-from fdl.check.report import WRONG, Failure, Report
-from fdl.check.subject import Differentiated, Layout, layout_of, signed
+from fdl.check.report import RIGHT, WRONG, Failure, Report
+from fdl.check.subject import Differentiated, Layout, is_constant, layout_of, signed
 from fdl.check.testfile import Call, written
 from fdl.check.trial import Outputs
-from fdl.errors import is_array, refuse, shown
+from fdl.errors import refuse, shown
+from fdl.layer import Layer
 from fdl.op import Op
 
 _SECONDS = 20.0
@@ -73,7 +81,7 @@ class Shrunk:
 
 
 def shrink(
-    candidate: Callable,
+    candidate: Any,
     *args: Any,
     reference: Callable | None = None,
     options: Mapping[str, Any] | None = None,
@@ -82,10 +90,12 @@ def shrink(
 ) -> Shrunk:
     """Shrinks a failing case: the arguments of `fdl.check.gradients`, for which its verdict is "wrong".
 
+    Of a Layer: the arguments of `fdl.check.layer`; target, loss and train may be options, too.
+
     It takes up to 20 seconds, and returns the best that was found until then. Errors: InputError if the verdict is not "wrong"
     (then there is nothing to shrink), and what `fdl.check.gradients` raises.
     """
-    report = gradients(candidate, *args, reference=reference, options=options, modes=modes, key=key)
+    report = report_on(candidate, *args, reference=reference, options=options, modes=modes, key=key)
     if report.verdict != WRONG:
         refuse(
             "check.shrink",
@@ -116,7 +126,7 @@ class _Case:
     """Arguments, as the leaves of a tree, and the entry of the output that counts (None: all)."""
 
     structure: Any
-    leaves: tuple[Any, ...]  # numpy arrays, keys and None
+    leaves: tuple[Any, ...]  # numpy arrays, keys, and constants
     sizes: tuple[tuple[int, ...], ...]  # the shapes at the beginning: axes that had the same size may be linked
     entry: tuple[int, tuple[int, ...]] | None = None
 
@@ -162,7 +172,7 @@ class _Axis(NamedTuple):
 
 
 def _is_numeric(x: Any) -> bool:
-    return is_array(x) and not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return not is_constant(x) and not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _is_float(x: Any) -> bool:
@@ -191,9 +201,19 @@ class _Reason:
         return self.said == "rounding error"
 
     def holds(self, report: Report) -> bool:
-        return any(self._is_that_of(failure) for failure in report.failures)
+        return any(map(self.is_that_of, report.failures))
 
-    def _is_that_of(self, failure: Failure) -> bool:
+    def is_refuted_by(self, report: Report, *, alone: bool) -> bool:
+        """Whether a report says "right" of what was wrong; alone: whatever it says of the rest."""
+        if not alone:
+            return report.ok
+        if self.quantity == "error":
+            return bool(report.comparisons) and all(failure.quantity != "error" for failure in report.failures)
+        return any(
+            (leaf.quantity, leaf.leaf, leaf.verdict) == (self.quantity, self.leaf, RIGHT) for leaf in report.leaves
+        )
+
+    def is_that_of(self, failure: Failure) -> bool:
         other = _Reason.of(failure)
         # where nothing is known but the place, anything finite will do
         if not self.said and not other.rounding and other.said != "not finite":
@@ -237,16 +257,27 @@ class _Checked:
 
     @property
     def plain(self) -> Callable | None:
-        """What the candidate is held against, as a function; None where central differences decide."""
+        """What the candidate is held against, as a function; None where central differences decide, and of a Layer."""
         judged = self.candidate if self.reference is None else self.reference
         return judged.equation if isinstance(judged, Op) else self.reference
+
+    @property
+    def numerical(self) -> bool:
+        return self.plain is None and not isinstance(self.candidate, Layer)
+
+    @property
+    def right_ones(self) -> list[Any]:
+        """What should be right in the candidate's place."""
+        if isinstance(self.candidate, Layer):
+            return [autodiff_of(self.candidate)]
+        return [without_rules(self.candidate, rules) for rules in HAND_WRITTEN] if self.plain is None else [self.plain]
 
     def report(self, case: _Case, candidate: Callable, modes: str) -> Report:
         reference = self.plain if case.entry else self.reference
         if case.entry:
             candidate = entry(candidate, *case.entry)
             reference = reference and entry(reference, *case.entry)
-        return gradients(candidate, *case.args, reference=reference, options=self.options, modes=modes, key=self.key)
+        return report_on(candidate, *case.args, reference=reference, options=self.options, modes=modes, key=self.key)
 
     def layout(self, args: tuple) -> Layout:
         return layout_of("check.shrink", names_of(self.candidate, self.reference, args), args)
@@ -307,15 +338,31 @@ class _Search:
     def __init__(self, checked: _Checked, case: _Case, report: Report, reason: _Reason):
         self.checked, self.first, self.best, self.report, self.reason = checked, case, case, report, reason
         self.evaluations, self.checks = 0, 1
+        self._leaves = {(failure.quantity, failure.leaf) for failure in report.failures}
         self._start = time.monotonic()
+        # without a reference any leaf may be undecided while that of the candidate is right
+        self.alone = checked.numerical
+        self.right = next((one for one in checked.right_ones if self._is_right(one, case)), None)
+        if self.right is None and not self.alone:
+            self.alone = True
+            self.right = next((one for one in checked.right_ones if self._is_right(one, case)), None)
         self._gauge, self._enough = self._made_gauge()
-        self._repairable = self._right_when_repaired(case)
+
+    def _is_right(self, one: Callable, case: _Case) -> bool:
+        modes = self.checked.modes if self.reason.mode else "quick"
+        try:
+            return self.reason.is_refuted_by(self.checked.report(case, one, modes), alone=self.alone)
+        except Exception:  # a candidate that cannot be traced has no derivative by JAX
+            return False
 
     def _made_gauge(self) -> tuple[_Gauge | None, float]:
-        if self.checked.plain is None or self.reason.quantity not in ("gradient", "value") or self.reason.mode:
+        if isinstance(self.checked.candidate, Layer) or self.reason.quantity not in ("gradient", "value"):
+            return None, 0.0
+        plain = self.checked.plain or self.right
+        if plain is None or self.reason.mode:
             return None, 0.0
         try:
-            gauge = _Gauge(self.checked, self.reason, self.best.args, self.checked.plain)
+            gauge = _Gauge(self.checked, self.reason, self.best.args, plain)
             size = gauge(self.best.args)
         except Exception:  # what it cannot run is left to the checks
             return None, 0.0
@@ -347,23 +394,19 @@ class _Search:
             return False
 
     def take(self, case: _Case) -> bool:
-        """Makes it the best if a check finds the candidate wrong for the same reason, and the reference right."""
+        """Makes it the best if a check finds the candidate wrong for the same reason, and a right one right."""
         if not self.seems_wrong(case):
             return False
         self.checks += 1
         try:
             report = self.checked.report(case, self.checked.candidate, self.checked.modes)
-            same = report.verdict == WRONG and self.reason.holds(report)
-            if not same or (self._repairable and not self._right_when_repaired(case)):
-                return False
         except Exception:  # the reference does not run at these arguments
+            return False
+        others = {(failure.quantity, failure.leaf) for failure in report.failures} - self._leaves
+        if not self.reason.holds(report) or others or not (self.right is None or self._is_right(self.right, case)):
             return False
         self.best, self.report = case, report
         return True
-
-    def _right_when_repaired(self, case: _Case) -> bool:
-        plain = self.checked.plain
-        return plain is None or self.checked.report(case, plain, "quick").ok
 
     def _shapes(self) -> None:
         seen: list = []
@@ -383,12 +426,13 @@ class _Search:
 
     def _worst(self) -> tuple[int, tuple[int, ...]]:
         """(leaf, index) of the worst entry of the gradient; (-1, ()) if it is not one of an argument."""
-        layout = self.checked.layout(self.best.args)
-        failure = next(
-            f for f in self.report.failures if self.reason.holds(dataclasses.replace(self.report, failures=(f,)))
-        )
-        paths = [leaf.path for leaf in layout.leaves]
+        failure = next(f for f in self.report.failures if self.reason.is_that_of(f))
+        # the input of a Layer is its first argument, and the parameters are none
+        paths = ["x"] if isinstance(self.checked.candidate, Layer) else self._paths()
         return (paths.index(failure.leaf), failure.index) if failure.leaf in paths else (-1, ())
+
+    def _paths(self) -> list[str]:
+        return [leaf.path for leaf in self.checked.layout(self.best.args).leaves]
 
     def _values(self) -> None:
         rounded = {i: _rounded(x, 1) for i, x in enumerate(self.best.leaves) if _is_float(x)}
@@ -425,6 +469,8 @@ class _Search:
 
     def _output(self) -> None:
         """One entry of the output, if it is enough."""
+        if isinstance(self.checked.candidate, Layer):
+            return
         try:
             function = functools.partial(self.checked.candidate, **self.checked.options)
             leaves = jax.tree.leaves(jax.eval_shape(lambda: function(*self.best.args)))
@@ -449,19 +495,26 @@ class _Search:
             f"shrunk from {_summary(self.first)} to {_summary(case)}: {self.first.numbers:,} numbers became "
             f"{case.numbers:,}, in {self.checks} checks and {self.evaluations} single runs"
         )
-        judged = "central differences of the candidate itself" if checked.plain is None else self.report.reference
-        diagnosis = next((f.diagnosis for f in self.report.failures if f.diagnosis), "")
-        story = [f"{part}." for part in (diagnosis, f"S{sentence[1:]}", f"Judged by {judged}") if part]
-        names = names_of(checked.candidate, checked.reference, args)
-        call = Call(
-            checked.candidate, checked.reference, names, args, checked.options, checked.modes, checked.key, case.entry
-        )
+        judged = self.report.reference
+        if checked.numerical:
+            judged = "central differences of the candidate itself"
+        failure = next(f for f in self.report.failures if self.reason.is_that_of(f))
+        story = [f"{part}." for part in (failure.diagnosis, f"S{sentence[1:]}", f"Judged by {judged}") if part]
+        if self.alone:
+            story.append("Other leaves may be undecided: the test asks for this one alone.")
+        if self.right is None:
+            story.append("Whether it passes once the candidate is repaired could not be tried.")
+        layer = isinstance(checked.candidate, Layer)
+        given = ("x", "target", "loss")[: len(args)] if layer else names_of(checked.candidate, checked.reference, args)
+        call = Call(checked.candidate, checked.reference, given, args, checked.options, checked.modes, checked.key)
+        alone = (self.reason.quantity, self.reason.leaf) if self.alone else None
+        call = dataclasses.replace(call, entry=case.entry, alone=alone)
         source, standalone = written(call, f"A wrong gradient: {self.report.sentence}.", story)
         return Shrunk(args, checked.options, self.report, sentence, source, standalone, case.entry)
 
 
 def _summary(case: _Case) -> str:
-    leaves = [shown(x) for x in case.leaves]
+    leaves = [shown(x) for x in case.leaves if not is_constant(x)]
     return ", ".join(leaves[:4]) + (f" and {len(leaves) - 4} more" if len(leaves) > 4 else "")
 
 

@@ -3,7 +3,7 @@
 A subject is called as `subject(active, fixed, w) -> Result`:
 
     active   the arrays that are differentiated, a list
-    fixed    everything else the computation needs: integer, boolean, key, None and empty leaves, state, array options
+    fixed    everything else the computation needs: integer, boolean, key and empty leaves, constants, state, array options
     w        the cotangents of the floating outputs, a list, in a dtype that holds them exactly
 
 `Layout` says how active and fixed leaves make up the arguments again. A `Differentiated` function is judged through
@@ -38,14 +38,32 @@ class Subject(Protocol):
 # ---- arguments ----
 
 
+@jax.tree_util.register_static
+class Constant:
+    """A leaf that is no array, on its way through `jit`: the activation, the rate or the name that a module holds."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One leaf of the arguments: its path as a user would write it, whether it is differentiated, and whose leaf it is."""
+    """One leaf of the arguments: its path as a user would write it, whether it is differentiated, and whose leaf it is.
+
+    constant: it is no array, and the same in every run.
+    """
 
     path: str
     active: bool
     shown: str
     argument: str = ""
+    constant: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +84,11 @@ class Layout:
     def split(self, args: tuple) -> tuple[list, list]:
         flat = jax.tree.leaves(args, is_leaf=_is_none)
         pairs = list(zip(self.leaves, flat, strict=True))
-        return [x for leaf, x in pairs if leaf.active], [x for leaf, x in pairs if not leaf.active]
+        fixed = [Constant(x) if leaf.constant else x for leaf, x in pairs if not leaf.active]
+        return [x for leaf, x in pairs if leaf.active], fixed
 
     def join(self, active: list, fixed: list) -> tuple:
-        of_active, of_fixed = iter(active), iter(fixed)
+        of_active, of_fixed = iter(active), (x.value if isinstance(x, Constant) else x for x in fixed)
         return jax.tree.unflatten(self.structure, [next(of_active if x.active else of_fixed) for x in self.leaves])
 
     def gradients(self, cotangents: tuple) -> list:
@@ -87,28 +106,45 @@ def _is_none(x: Any) -> bool:
 def layout_of(where: str, names: tuple[str, ...], args: tuple, frozen: tuple[str, ...] = ()) -> Layout:
     """The layout of the arguments; those named in `frozen` are not differentiated, whatever they are.
 
-    Errors: InputTypeError for a leaf that is no array, a traced or a complex one.
+    Leaves that are no arrays are constants: functions, strings, whole numbers, and the Python floats that a module (any
+    registered class) holds, which are its settings. A Python float elsewhere, which `jax.grad` would differentiate in a
+    precision of its choice, is refused.
+    Errors: InputTypeError for such a float, and for a leaf that is traced, complex, or an array of another library.
     """
     pairs, structure = jax.tree_util.tree_flatten_with_path(args, is_leaf=_is_none)
     leaves = []
     for path, x in pairs:
         name = names[path[0].idx]
-        leaf = _leaf(where, name + jax.tree_util.keystr(path[1:]), x, name in frozen)
+        of_module = any(isinstance(key, jax.tree_util.GetAttrKey | jax.tree_util.FlattenedIndexKey) for key in path)
+        leaf = _leaf(where, name + jax.tree_util.keystr(path[1:]), x, name in frozen, of_module)
         leaves.append(dataclasses.replace(leaf, argument=name))
     return Layout(structure, tuple(leaves))
 
 
-def _leaf(where: str, path: str, x: Any, frozen: bool) -> Leaf:
+def _leaf(where: str, path: str, x: Any, frozen: bool, of_module: bool) -> Leaf:
     if x is None:
-        return Leaf(path, False, "None")
-    if not is_array(x):
-        remedy = "pass it by options={...}" if isinstance(x, str) or callable(x) else f"pass jnp.asarray({path})"
-        refuse_type(where, f"{path} is {shown(x)}, wanted an array; {remedy}")
+        return Leaf(path, False, "None", constant=True)
+    if is_constant(x):
+        foreign = not is_array(x) and hasattr(x, "__array__")
+        if isinstance(x, complex) or foreign or (isinstance(x, float) and not of_module):
+            setting = ", or options={...} if it is a setting" if isinstance(x, float) else ""
+            refuse_type(where, f"{path} is {shown(x)}, wanted an array; pass jnp.asarray({path}){setting}")
+        return Leaf(path, False, f"({_named(x)})", constant=True)
     if isinstance(x, jax.core.Tracer):
         refuse_type(where, f"{path} is traced; a check compares numbers, call it outside jit, grad and vmap")
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         refuse_type(where, f"{path} is {shown(x)}, wanted real arrays; pass its real and imaginary parts")
     return Leaf(path, bool(jnp.issubdtype(x.dtype, jnp.floating) and x.size and not frozen), shown(x))
+
+
+def is_constant(x: Any) -> bool:
+    """Whether a leaf is no array, or one of text and objects that NumPy alone has."""
+    return not is_array(x) or (isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "OUSMm")
+
+
+def _named(x: Any) -> str:
+    name = getattr(x, "__name__", None)
+    return f"function {name}" if callable(x) and isinstance(name, str) and not isinstance(x, type) else shown(x)
 
 
 def signed(function: Callable) -> Callable:
@@ -155,6 +191,7 @@ class Differentiated:
         """(what the function returns, aux)."""
         leaves, arrays = fixed
         out = self.function(*self.layout.join(active, leaves), **self.settings, **arrays)
+        out = without_constants(out)
         return out if self.with_aux else (out, ())
 
     def outputs(self, active: list, fixed: Any) -> tuple[list, tuple[list, list]]:
@@ -166,6 +203,12 @@ class Differentiated:
 
     def __call__(self, active: list, fixed: Any, w: list) -> Result:
         return pulled(lambda active: self.outputs(active, fixed), active, w)
+
+
+def without_constants(out: Any) -> Any:
+    """An output without the leaves that are neither arrays nor numbers: the activation of a module that is returned."""
+    is_number = lambda x: isinstance(x, bool | int | float | complex)
+    return jax.tree.map(lambda x: None if is_constant(x) and not is_number(x) else x, out)
 
 
 def pulled(run: Callable, active: list, w: list) -> Result:

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdl.errors import is_array
+from fdl.check.subject import is_constant
+from fdl.layer import Bound, Layer
 from fdl.op import Op
 
 _CONSTANT = 8  # longer arrays of one value are written as jnp.full
@@ -29,7 +30,10 @@ _CONSTANT = 8  # longer arrays of one value are written as jnp.full
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """The check that the file repeats. entry: of the output, the one that counts: (leaf, index); None: all of it."""
+    """The check that the file repeats. entry: of the output, the one that counts: (leaf, index); None: all of it.
+
+    alone: (quantity, leaf), the only one that has to be right; None: everything has to be.
+    """
 
     candidate: Callable
     reference: Callable | None
@@ -39,6 +43,7 @@ class Call:
     modes: str
     key: Any
     entry: tuple[int, tuple[int, ...]] | None = None
+    alone: tuple[str, str] | None = None
 
 
 def written(call: Call, title: str, story: Sequence[str]) -> tuple[str, bool]:
@@ -60,15 +65,28 @@ def written(call: Call, title: str, story: Sequence[str]) -> tuple[str, bool]:
         names.append(writer.fresh(name))
         lines.append(f"{names[-1]} = {writer.tree(arg)}")
     settings = [f"reference={reference}"] if reference else []
-    if call.options:
+    of_layer = isinstance(call.candidate, Layer)
+    if call.options and of_layer:
+        settings += [f"{name}={writer.tree(value)}" for name, value in call.options.items()]
+    elif call.options:
         settings.append(f"options={writer.tree(dict(call.options))}")
     settings += [f'modes="{call.modes}"', f"key={writer.tree(call.key)}"]
-    lines += [
-        "fdl.check.assert_gradients(",
-        *(f"    {part}," for part in (candidate, *names, *settings)),
-        ")",
-    ]
+    passed = [f"    {part}," for part in (candidate, *names, *settings)]
+    if call.alone is None and not of_layer:
+        lines += ["fdl.check.assert_gradients(", *passed, ")"]
+    else:
+        verb = "layer" if of_layer else "gradients"
+        lines += [f"report = fdl.check.{verb}(", *passed, ")", *_assertion(call.alone)]
     return writer.text(title, story, lines), not writer.missing
+
+
+def _assertion(alone: tuple[str, str] | None) -> list[str]:
+    if alone is None:
+        return ["assert report.ok, report"]
+    if alone[0] == "error":
+        return ['assert report.comparisons and all(f.quantity != "error" for f in report.failures), report']
+    verdicts = "verdicts = {(leaf.quantity, leaf.leaf): leaf.verdict for leaf in report.leaves}"
+    return [verdicts, f'assert verdicts[{alone[0]!r}, {alone[1]!r}] == "right", report']
 
 
 class _Writer:
@@ -126,6 +144,12 @@ class _Writer:
             return self._op(function, name)
         if isinstance(function, jax.custom_vjp):
             return self._custom_vjp(function, name)
+        if isinstance(function, Layer):
+            return self._layer(function, name)
+        if isinstance(function, Bound):
+            self.module("fdl.layer")
+            bound = [f"{key}={self.tree(kept.value)}" for key, kept in function.settings]
+            return f"fdl.layer.bind({', '.join([self.function(function.function, name), *bound])})"
         if isinstance(function, functools.partial):
             parts = [self.function(function.func, name), *map(self.tree, function.args)]
             parts += [f"{key}={self.tree(value)}" for key, value in function.keywords.items()]
@@ -154,6 +178,18 @@ class _Writer:
             made += f".bind({', '.join(f'{option}={self.tree(value)}' for option, value in bound.items())})"
         name = self.fresh(op.name if op.name.isidentifier() else name, op)
         self.definitions.append(f"{name} = {made}")
+        return name
+
+    def _layer(self, layer: Layer, name: str) -> str:
+        parts = {"init": layer._init, "run": layer._run, "backward": layer._backward}
+        made = [f"{key}={self.function(part, f'{layer.name}_{key}')}" for key, part in parts.items()]
+        if layer.layers:
+            made.append(f"layers={self.tree(layer.layers)}")
+        if layer.stochastic:
+            made.append("stochastic=True")
+        self.module("fdl")
+        name = self.fresh(layer.name, layer)
+        self.definitions.append(f"{name} = fdl.Layer({', '.join([repr(layer.name), *made])})")
         return name
 
     def _custom_vjp(self, function: Any, name: str) -> str:
@@ -216,15 +252,32 @@ class _Writer:
         if isinstance(x, tuple) and hasattr(x, "_fields") and (place := importable(type(x))):
             self.module(place[0])
             return f"{'.'.join(place)}({', '.join(map(self.tree, x))})"
-        if is_array(x):
+        if not is_constant(x):
             return self._array(x)
+        if (made := self._dataclass(x)) is not None:
+            return made
         if x is None or isinstance(x, bool | int | str):
             return repr(x)
         if isinstance(x, float):
             return repr(x) if np.isfinite(x) else f'float("{x}")'
-        if callable(x):
+        if callable(x) or isinstance(x, Layer):
             return self.function(x, getattr(x, "__name__", ""))
         return self.lacking(f"a {type(x).__name__}", "which is no array and no container of Python")
+
+    def _dataclass(self, x: Any) -> str | None:
+        """A module whose constructor takes its fields; None for others, and for what is none."""
+        if not dataclasses.is_dataclass(x) or isinstance(x, type | Op | Layer | Bound):
+            return None
+        fields = {field.name: getattr(x, field.name, None) for field in dataclasses.fields(x) if field.init}
+        try:
+            again = type(x)(**fields)
+            same = jax.tree.structure(again) == jax.tree.structure(x)
+        except Exception:  # a constructor of its own
+            return None
+        if not same or not (place := importable(type(x))):
+            return None
+        self.module(place[0])
+        return f"{'.'.join(place)}({', '.join(f'{name}={self.tree(value)}' for name, value in fields.items())})"
 
     def _array(self, x: Any) -> str:
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):

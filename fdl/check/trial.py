@@ -15,6 +15,7 @@ import numpy as np
 
 from fdl.check import numerical
 from fdl.check.compare import Item
+from fdl.check.draws import Traces, differs_when_repeated
 from fdl.check.evaluate import WIDE, Evaluation, Point, brief, native_precision
 from fdl.check.judge import Judge, Standard
 from fdl.check.kinks import kinks_of
@@ -29,6 +30,7 @@ from fdl.errors import is_array
 
 _SEEDS = {"quick": 1, "default": 3, "all": 3}
 _EXAMPLES = 3
+_OP_BY_OP = 32  # equations: of a larger program, "quick" compiles the whole rather than operation by operation
 _EXPLAINED = ("float64", "eager", "jit")  # other modes run something else than the reference does
 
 
@@ -105,6 +107,8 @@ class Trial:
         self._rng = np.random.default_rng(seed)
         self._examples_made: list[Point] = []
         self._terms: Terms | None = None
+        self.constants: tuple[str, ...] = ()  # the entries of arguments that were not moved
+        self.undecidable = ""  # why nothing was compared
 
         try:
             self._prepare(reference, candidates, roots)
@@ -114,12 +118,15 @@ class Trial:
                 raise
             self.ledger.error("", "eager", f"raised {brief(error)}")
             return
+        if self._is_random(reference, candidates):
+            return
         if numerically:
             self._examine_numerically(reference)
         for way, candidate in self._comparable.items():
             judge = self._examine(way, candidate)
             if not numerically:
                 self._diagnose(judge, reference)
+        self.notes += self.standard.notes
         self._note_origin(reference)
 
     def _note_origin(self, reference: Differentiated) -> None:
@@ -127,16 +134,36 @@ class Trial:
         if not all(np.isfinite(x).all() for x in arrays) and (origin := self._origin(reference)):
             self.notes.append(f"the reference is not finite everywhere: first in {origin}")
 
+    def _is_random(self, reference: Subject, candidates: Mapping[str, Subject]) -> bool:
+        """Whether one of them returns other values when it is called again; then there is nothing to compare."""
+        subjects = {"the candidate" if not way else way: subject for way, subject in candidates.items()}
+        if reference not in candidates.values():
+            subjects["the reference"] = reference
+        for name, subject in subjects.items():
+            if (what := differs_when_repeated(subject, self.native, self._traces)) == "values":
+                self.undecidable = (
+                    f"{name} returns different values for the same arguments; pass it a key, and the same one"
+                )
+                return True
+            if what:
+                self.notes.append(f"{name} returns different gradients for the same arguments")
+        return False
+
     # ---- the reference, outputs and points ----
 
     def _prepare(self, reference: Differentiated, candidates: Mapping[str, Subject], roots: tuple[str, str]) -> None:
         self.outputs, narrowest, self._comparable = self._outputs(reference, candidates, roots)
         self._cotangents = list(zip(self.outputs.shapes[: self.outputs.pulled], narrowest, strict=True))
         self.points = [self._point(seed) for seed in range(_SEEDS[self.modes])]
+        self.constants = tuple(
+            f"{path} in {int(still.sum())} of {still.size} entries, which are not finite"
+            for path, still in zip(self.layout.active, [~np.isfinite(x) for x in self.active], strict=True)
+            if still.any()
+        )
         items = [Item("value", name) for name in self.outputs.names]
         items += [Item("gradient", path) for path in self.layout.active]
-        self.standard = Standard(reference, self.points[0], items, self.outputs.others, self.native, self._rng)
-        self.notes += self.standard.notes
+        self._traces = Traces(self.points[0])
+        self.standard = Standard(reference, self._traces, items, self.outputs.others, self.native, self._rng)
 
     def _outputs(
         self, reference: Differentiated, candidates: Mapping[str, Subject], roots: tuple[str, str]
@@ -189,12 +216,16 @@ class Trial:
         judge = Judge(self.standard, way, candidate, self.points, self.ledger)
         self.notes += judge.notes
         modes = MODES[self.modes]
+        if self.modes == "quick" and self._traces.equations(candidate, self.native) > _OP_BY_OP:
+            modes = ("jit",)
         if not isinstance(candidate, Differentiated):
             # no custom_vjp that behaves otherwise when it is not traced, and op by op is slow
             modes = tuple(mode for mode in modes if mode != "eager") or ("jit",)
         in_modes = Modes(judge, self.layout, self.native, self.points, self._examples, self.outputs.pulled, self._rng)
+        in_modes.optimized = self.modes != "quick"
         in_modes.run(modes)
         self.notes += in_modes.notes
+        self._compare_together(judge)
         self._note_kinks(judge)
         if self.ledger.not_finite(way) and (origin := self._origin(candidate)):
             self.ledger.explain_not_finite(way, f"first in {origin}")
@@ -213,6 +244,15 @@ class Trial:
             if found is not None:
                 return str(found)
         return ""
+
+    def _compare_together(self, judge: Judge) -> None:
+        """At kinks, whether entries that are slopes each on its own are one together."""
+        if not self.ledger.may_have_jumped(judge.way) or self.ledger.failures:
+            return
+        try:
+            judge.compare_together(self.points[0], own=judge.is_own_reference)
+        except Exception:  # a candidate that does not run; the modes say so
+            return
 
     def _note_kinks(self, judge: Judge) -> None:
         """Which entries are at a kink, where it was seen that some are, or where everything is asked for."""
@@ -267,12 +307,22 @@ def report_of(candidate: str, reference: str, trials: Sequence[Trial]) -> Report
     ledger = trials[0].ledger
     leaves, comparisons, failures = ledger.leaves, ledger.comparisons, ledger.failures
     verdict, sentence = _verdict(candidate, reference, leaves, comparisons, failures)
+    not_judged = tuple(ledger.not_judged())
+    if verdict == RIGHT and (reasons := ledger.open):
+        verdict, sentence = UNDECIDED, reasons[0]
+    if verdict == RIGHT and not_judged:
+        sentence += f"; not judged: {', '.join(not_judged[:3])}{', ...' if len(not_judged) > 3 else ''}"
+    if verdict != WRONG and (reasons := [trial.undecidable for trial in trials if trial.undecidable]):
+        verdict, sentence = UNDECIDED, reasons[0]
     if verdict == RIGHT and not any(trial.outputs.pulled for trial in trials):
         verdict, sentence = UNDECIDED, f"{candidate} has no floating output, so that no cotangent reached its backward"
-    passed_on = tuple(dict.fromkeys(leaf for trial in trials for leaf in trial.layout.not_differentiated))
+    passed_on = tuple(
+        dict.fromkeys(leaf for trial in trials for leaf in (*trial.layout.not_differentiated, *trial.constants))
+    )
     notes = tuple(dict.fromkeys(note for trial in trials for note in trial.notes))
     kinks = tuple(ledger.kinks)
-    return Report(candidate, reference, verdict, sentence, leaves, comparisons, failures, passed_on, notes, kinks)
+    found = passed_on, notes, kinks, tuple(ledger.exact_tests), not_judged
+    return Report(candidate, reference, verdict, sentence, leaves, comparisons, failures, *found)
 
 
 def _verdict(
@@ -285,13 +335,17 @@ def _verdict(
     if failures:
         return WRONG, _accusation(candidate, leaves, rows, failures)
     gradients = [leaf for leaf in leaves if leaf.quantity == "gradient"]
+    derivatives = gradients + [leaf for leaf in leaves if leaf.quantity == "second derivative"]
     compared = sum(row.comparisons for row in rows)
     if not gradients or not compared:
         return UNDECIDED, f"nothing of {candidate} could be compared with {reference}"
-    not_judged = [leaf for leaf in gradients if leaf.verdict != RIGHT]
+    not_judged = [leaf for leaf in derivatives if leaf.verdict != RIGHT]
     if not_judged:
         first = not_judged[0]
-        return UNDECIDED, f"the gradient of {first.leaf} could not be judged: {first.note or 'it is lost in rounding'}"
+        return (
+            UNDECIDED,
+            f"the {first.quantity} of {first.leaf} could not be judged: {first.note or 'it is lost in rounding'}",
+        )
     return RIGHT, f"{candidate} agrees with {reference} in {compared:,} comparisons ({modes_and_ways(rows)})"
 
 
@@ -305,7 +359,8 @@ def _accusation(
     accused = list(dict.fromkeys(f.leaf for f in alike))
     total = sum(leaf.quantity == first.quantity for leaf in leaves)
     of_all = f" ({len(accused)} of {total} leaves)" if total > 1 and first.quantity == "gradient" else ""
-    only = f" in {first.place} alone" if len(rows) > len(alike) == 1 and first.mode not in ("float64", "eager") else ""
+    everywhere = ("float64", next((row.mode for row in rows if row.mode in ("eager", "jit")), ""))
+    only = f" in {first.place} alone" if len(rows) > len(alike) == 1 and first.mode not in everywhere else ""
     names = " and ".join(accused[:2]) + (" and others" if len(accused) > 2 else "")
     return f"{candidate} gets the {first.quantity} of {names} wrong{of_all}{only}" + (
         f": {first.message or first.diagnosis}" if first.message or first.diagnosis else ""

@@ -144,3 +144,133 @@ def test_kinks_that_meet_leave_room_for_slopes_that_were_not_met():
     )
     args = jnp.zeros(3, jnp.float32), normal(1, 12, 1)
     assert check.gradients(zero_slope, *args, reference=network, modes="quick").verdict != "wrong"
+
+
+# ---- entries that tie, together ----
+
+
+def lesser(x, y):
+    return jnp.minimum(x, y)
+
+
+def shared(at_tie):
+    """minimum(x, y), of whose cotangent each argument gets `at_tie` = (share of x, share of y) where they are equal."""
+
+    def backward(residuals, dy):
+        x, y = residuals
+        of_x, of_y = (
+            jnp.where(x == y, jnp.asarray(share, x.dtype), own.astype(x.dtype))
+            for share, own in zip(at_tie, (x < y, y < x), strict=True)
+        )
+        return dy * of_x, dy * of_y
+
+    return custom(lesser, lambda x, y: (lesser(x, y), (x, y)), backward)
+
+
+@pytest.mark.parametrize("modes", ["quick", "default"])
+@pytest.mark.parametrize(
+    ("at_tie", "verdict"),
+    [
+        ((1, 1), "wrong"),
+        ((0, 0), "wrong"),
+        ((0.9, 0.3), "wrong"),
+        ((0.5, 0.5), "right"),
+        ((1, 0), "right"),
+        ((0.3, 0.7), "right"),
+    ],
+)
+def test_arguments_that_tie_share_the_cotangent(at_tie, verdict, modes):
+    x = normal(1, 6)
+    report = check.gradients(shared(at_tie), x, x.at[::2].add(1.0), reference=lesser, modes=modes)
+    assert report.verdict == verdict, str(report)
+    assert ("no subgradient: along (x[1], y[1])" in str(report)) == (verdict == "wrong")
+
+
+def test_arguments_that_tie_share_the_cotangent_without_a_reference_too():
+    x = normal(1, 6)
+    for at_tie, verdict in (((1, 1), "wrong"), ((1, 0), "right")):
+        assert check.gradients(shared(at_tie), x, x.at[::2].add(1.0), modes="quick").verdict == verdict
+
+
+def to_every_winner(reduce, times):
+    """The largest entry of each row; each of `n` that tie gets `times(n)` of the cotangent."""
+
+    def backward(residuals, dy):
+        x, y = residuals
+        hit = x == y[..., None]
+        share = times(jnp.sum(hit, axis=-1, keepdims=True, dtype=np.int32)).astype(x.dtype)
+        return (jnp.where(hit, dy[..., None] * share, jnp.zeros_like(x)),)
+
+    run = lambda x: reduce(x, axis=-1)
+    return custom(run, lambda x: (run(x), (x, run(x))), backward)
+
+
+@pytest.mark.parametrize("reduce", [jnp.max, jnp.min])
+@pytest.mark.parametrize(
+    ("times", "verdict"),
+    [(lambda n: 1 + 0 * n, "wrong"), (lambda n: 1.0 * (n == 1), "wrong"), (lambda n: 1 / n, "right")],
+)
+def test_entries_of_a_row_that_tie_share_the_cotangent(reduce, times, verdict):
+    x = jnp.asarray([[0, 0, 0], [1, 2, 2], [0, 0, 5], [1, 0, 3]], jnp.float32)
+    report = check.gradients(to_every_winner(reduce, times), x, reference=lambda x: reduce(x, axis=-1), modes="quick")
+    assert report.verdict == verdict, str(report)
+
+
+def test_a_decision_that_hangs_on_a_rounded_number_is_no_excuse():
+    # 2 a = 3 b, both rounded: which is smaller is left to rounding, and the slopes still share the cotangent
+    smaller = lambda a, b: jnp.minimum(2 * a, 3 * b)
+
+    def shared(of_a, of_b):
+        def backward(residuals, dy):
+            a, b = residuals
+            at = lambda share, own: jnp.where(2 * a == 3 * b, jnp.asarray(share, a.dtype), own.astype(a.dtype))
+            return 2 * dy * at(of_a, 2 * a < 3 * b), 3 * dy * at(of_b, 3 * b < 2 * a)
+
+        return custom(smaller, lambda a, b: (smaller(a, b), (a, b)), backward)
+
+    args = jnp.asarray([3, 6, 9, 1], jnp.float32), jnp.asarray([2, 4, 7, 2], jnp.float32)
+    assert check.gradients(shared(1, 1), *args, reference=smaller, modes="quick").verdict == "wrong"
+    assert check.gradients(shared(0.3, 0.7), *args, reference=smaller, modes="quick").verdict == "right"
+
+
+def lesser_and_greater(x, y):
+    return jnp.minimum(x, y), jnp.maximum(x, y)
+
+
+def by_own_convention(low_to, high_to, share=1.0):
+    """Both, and where they tie the cotangent of each goes to x as far as it says, the rest to y."""
+
+    def backward(residuals, dy):
+        (x, y), (low, high) = residuals, dy
+        of = lambda to, own, g: g * jnp.where(x == y, jnp.asarray(to, x.dtype), own.astype(x.dtype))
+        of_x = of(low_to, x < y, low) + of(high_to, x > y, high)
+        return of_x * jnp.where(x == y, jnp.asarray(share, x.dtype), jnp.ones_like(x)), low + high - of_x
+
+    return custom(lesser_and_greater, lambda x, y: (lesser_and_greater(x, y), (x, y)), backward)
+
+
+@pytest.mark.parametrize("key", range(4))
+def test_outputs_may_each_have_their_own_convention(key):
+    x = normal(1, 6)
+    y = x.at[::2].add(1.0)
+    for low_to, high_to in ((1, 1), (1, 0), (0.5, 0)):
+        report = check.gradients(
+            by_own_convention(low_to, high_to), x, y, reference=lesser_and_greater, modes="default", key=key
+        )
+        assert report.verdict == "right", str(report)
+        assert all(kink.inside for kink in report.kinks)
+    lost = by_own_convention(1, 1, share=0.5)
+    assert check.gradients(lost, x, y, reference=lesser_and_greater, modes="default", key=key).verdict == "wrong"
+
+
+def test_a_kink_in_one_of_two_outputs_has_the_interval_of_that_one():
+    both = lambda x: (jnp.abs(x), jnp.sin(x))
+    for slope, verdict in ((0.9, "right"), (1.1, "wrong")):
+        candidate = lambda x, slope=slope: (absolute(slope)(x), jnp.sin(x))
+        assert check.gradients(candidate, X, reference=both, modes="quick").verdict == verdict
+
+
+def test_jax_picks_subgradients_that_are_one_together():
+    x = jnp.asarray(np.random.default_rng(0).integers(-2, 3, (4, 4)), np.float32)
+    for run in (jnp.sort, lambda x: jax.lax.top_k(x, 2)[0], lambda x: jnp.max(jnp.abs(x), axis=-1), jax.nn.relu):
+        assert check.gradients(run, x, modes="quick").verdict != "wrong"

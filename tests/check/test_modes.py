@@ -395,3 +395,42 @@ def test_wrong_on_the_second_of_two_devices():
         check=False,
     )
     assert done.stdout == "{'shard_map'} right ()\n", done.stderr
+
+
+# ---- what was asked for and could not be judged ----
+
+
+def once(function, slope):
+    """A function whose slope comes from the host: it cannot be differentiated twice."""
+    shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+    host = lambda x: jax.pure_callback(
+        lambda x: slope(np.asarray(x)).astype(x.dtype), shape(x), x, vmap_method="expand_dims"
+    )
+    return custom(function, lambda x: (function(x), x), lambda x, dy: (dy * host(x),))
+
+
+def test_second_derivatives_that_there_are_none_of():
+    x, single = normal(1, 4), once(jnp.sin, np.cos)
+    report = check.gradients(single, x, reference=jnp.sin, modes="all")
+    assert report.verdict == "wrong" and "cannot be differentiated twice, as the reference can" in report.sentence
+    assert only(report, twice=False) == set() and check.gradients(single, x, reference=jnp.sin).ok
+    for reference in (None, single):  # neither has any
+        report = check.gradients(single, x, reference=reference, modes="all")
+        assert report.ok and report.not_judged[0] == "second derivative", str(report)
+        assert "not judged: second derivative" in report.sentence
+    report = check.gradients(jnp.sin, x, reference=single, modes="all")
+    assert report.verdict == "undecided" and "the reference has none" in report.sentence
+
+
+def test_second_derivatives_without_a_reference_are_not_judged():
+    report = check.gradients(jnp.sin, normal(1, 4), modes="all")
+    assert report.ok and "not judged: second derivative" in report.sentence
+    assert not check.gradients(jnp.sin, normal(1, 4), reference=jnp.sin, modes="all").not_judged
+
+
+def test_a_mode_that_compares_nothing_is_undecided():
+    # 9e8 is infinite in float16, in the plain version too; in float64 all is right
+    x = normal(1, 6, scale=0.1, mean=1.0, dtype=jnp.float16)
+    plain = lambda x: jnp.square(x * 3e4) / jnp.square(jnp.asarray(3e4, x.dtype))
+    report = check.gradients(plain, x, reference=plain, modes="quick")
+    assert report.verdict == "undecided", str(report)

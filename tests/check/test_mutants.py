@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import mutation
 from fdl import check
 from fdl.errors import InputTypeError
 from fdl.op import Op
@@ -25,23 +26,31 @@ product = Op(lambda x, y: x * y, lambda x, y: (x * y, (x, y)), product_backward,
 
 
 def agrees(*draws):
-    """The algebra test of the common tests, eagerly: cotangents against autodiff of the equation in float64."""
+    """The algebra test of the common tests, eagerly: cotangents against autodiff of the equation in float64.
+
+    The equation of a mutant is the op's, and its derivative at a draw is computed once for all of them."""
     draws = [
         jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, args)
         for args in draws
     ]
+    known = {}
 
-    def agrees_at(op, args):
-        out, residuals = op.forward(*args)
-        random = np.random.default_rng(1)
-        dout = jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape), x.dtype), out)
-        got, want = op.backward(residuals, dout), jax.vjp(op.equation, *args)[1](dout)
-        pairs = zip(
-            jax.tree.leaves(got), [x for x in jax.tree.leaves(want) if x.dtype != jax.dtypes.float0], strict=True
-        )
+    def standard(op, number):
+        if (op._equation, op.options, number) not in known:
+            args = draws[number]
+            out, residuals = op.forward(*args)
+            random = np.random.default_rng(1)
+            dout = jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape), x.dtype), out)
+            want = [x for x in jax.tree.leaves(jax.vjp(op.equation, *args)[1](dout)) if x.dtype != jax.dtypes.float0]
+            known[op._equation, op.options, number] = residuals, dout, [np.asarray(x) for x in want]
+        return known[op._equation, op.options, number]
+
+    def agrees_at(op, number):
+        residuals, dout, want = standard(op, number)
+        pairs = zip(jax.tree.leaves(op.backward(residuals, dout)), want, strict=True)
         return all(np.allclose(a, b, rtol=0, atol=1e-10 * np.abs(b).max(initial=0)) for a, b in pairs)
 
-    return lambda op: all(agrees_at(op, args) for args in draws)
+    return lambda op: all(agrees_at(op, number) for number in range(len(draws)))
 
 
 def test_every_kind_of_fault_is_planted_and_guards_are_equivalent():
@@ -82,3 +91,17 @@ def test_the_common_tests_kill_every_mutant_of_a_concept(name, getkey):
     args = concept.arguments(getkey(), jnp.float32)
     report = check.mutants(concept.op, *args, options=concept.options[0], test=agrees(args))
     assert report.score == 1, str(report)
+
+
+def test_the_benchmark_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    def count(full, known):
+        everything = mutation.Counted("first", 7, 1, [], 0.1), mutation.Counted("second", 3, 0, ["SURVIVED: mul"], 0.1)
+        return iter([counted for counted in everything if counted.name not in known])
+
+    monkeypatch.setattr(mutation, "count", count)
+    again = ["--kept", str(tmp_path / "kept.jsonl"), "--seconds", "0"]
+    assert mutation.main(again) == 0 and "not all of them" in capsys.readouterr().out
+    assert mutation.main(again) == 1
+    assert mutation.main(again) == 1 and "10 of 11 mutants killed" in capsys.readouterr().out
+    names = [name for name, _, _ in mutation.chosen(CONCEPTS, full=True)]
+    assert len(set(names)) == len(names) == sum(len(concept.options) for concept in CONCEPTS)

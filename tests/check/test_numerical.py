@@ -156,3 +156,18 @@ def test_at_a_kink_any_slope_between_the_sides_is_left_out_and_one_outside_is_wr
 def test_a_constant_function_is_undecided():
     report = check.gradients(lambda x: jnp.maximum(x, 0), jnp.full(3, -1.0, jnp.float32), modes="quick")
     assert report.verdict != "wrong"
+
+
+@pytest.mark.parametrize("of", ["rows", "entries"])
+def test_one_part_in_a_billion_of_one_entry_in_a_thousand_is_seen(of):
+    """Along directions of entries with about the same slope: neither hides among the others, large or small."""
+    f = {"rows": jax.nn.log_softmax, "entries": jnp.tanh}[of]
+    with jax.enable_x64(True):
+        x = normal(0, 25, 40, dtype=np.float64)
+        size = np.abs(jax.vjp(f, x)[1](normal(1, 25, 40, dtype=np.float64))[0]).ravel()
+        for place in (np.argsort(size)[500], np.argmax(size)):
+            fault = jnp.zeros(1000).at[place].set(1e-9).reshape(25, 40)
+            forward = lambda x: (f(x), x)
+            wrong = custom(f, forward, lambda x, g, fault=fault: (jax.vjp(f, x)[1](g)[0] * (1 + fault),))
+            assert check.gradients(wrong, x, modes="quick").verdict == "wrong"
+        assert check.gradients(f, x, modes="quick").ok

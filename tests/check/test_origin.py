@@ -201,3 +201,73 @@ def test_a_check_says_where_the_candidate_stops_being_finite():
     report = check.gradients(log, jnp.asarray([1.0, 0.0], jnp.float32), reference=log, modes="quick")
     note = f"the reference is not finite everywhere: first in `jnp.log(x)` at {HERE}:{line_of(log, 'jnp.log')}, where x = 0"
     assert note in report.notes
+
+
+# ---- inside libraries: the caller's line, and then the library's
+
+
+def test_a_function_of_jax_is_named_by_the_line_that_calls_it():
+    def scaled(x):
+        length = jnp.linalg.norm(x)
+        return 2 * length
+
+    zero = jnp.zeros(3, jnp.float32)
+    for run in (scaled, jax.jit(scaled), jax.checkpoint(scaled)):
+        origin = origin_of(run, zero)
+        holds(origin, scaled, "jnp.linalg.norm(x)", backward=True, x=0.0)
+        assert origin.inside == "jax.numpy.linalg.norm" and origin.primitive == "sqrt"
+        assert "sqrt" in origin.detail and " at linalg.py:" in origin.detail
+    assert str(origin).endswith(f"on the way back, inside jax.numpy.linalg.norm, in {origin.detail}")
+    alone = origin_of(jnp.linalg.norm, zero)  # there is no line of a caller
+    assert alone.inside == "jax.numpy.linalg.norm" and alone.file.endswith("linalg.py") and not alone.detail
+
+
+def test_an_activation_and_a_step_of_a_loop():
+    def share(z):
+        return jax.nn.softmax(z)
+
+    origin = origin_of(share, jnp.full(3, -jnp.inf, jnp.float32))
+    holds(origin, share, "jax.nn.softmax(z)", backward=False)
+    assert origin.inside == "jax.nn.softmax" and " at functions.py:" in origin.detail
+
+    def run(x):
+        return jax.lax.scan(lambda h, t: (h + jnp.std(t), None), jnp.zeros((), x.dtype), x)[0]
+
+    origin = origin_of(run, normal(1, 4, 3).at[2].set(1))
+    holds(origin, run, "jnp.std(t)", backward=True)
+    assert origin.steps == (2,) and origin.inside == "jax.numpy.std"
+
+
+def test_what_does_one_operation_is_not_inside_of_anything():
+    for run in (lambda x: jnp.log(x), lambda x: 1 / x, lambda x: jnp.sqrt(x), lambda x: x**0.5):
+        assert not origin_of(run, jnp.zeros(2, jnp.float32)).inside
+
+
+def test_a_layer_of_flax_and_one_of_equinox():
+    linen = pytest.importorskip("flax.linen")
+
+    def normalized(x):
+        return linen.LayerNorm(epsilon=0.0)(0 * x)
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return normalized(linen.Dense(4)(x))
+
+    x = normal(1, 2, 3)
+    net = Net()
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        params = net.init(jax.random.key(0), x)
+        origin = origin_of(lambda params, x: net.apply(params, x), params, x)
+    holds(origin, normalized, "linen.LayerNorm(epsilon=0.0)(0 * x)", backward=False)
+    assert origin.inside == "flax.linen.LayerNorm" and " at normalization.py:" in origin.detail
+
+    nn = pytest.importorskip("equinox").nn
+
+    def applied(layer, x):
+        return layer(x)
+
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        origin = origin_of(applied, nn.LayerNorm(3, eps=0.0), jnp.ones(3))
+    holds(origin, applied, "layer(x)", backward=False)
+    assert origin.inside == "equinox.nn.LayerNorm"

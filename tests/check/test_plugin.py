@@ -3,7 +3,7 @@
 pytest_plugins = ["pytester"]
 
 TESTS = """
-import jax, jax.numpy as jnp
+import fdl, jax, jax.numpy as jnp
 
 @jax.custom_vjp
 def wrong(x):
@@ -14,6 +14,9 @@ wrong.defvjp(lambda x: (x**2, x), lambda x, d: (d * x,))
 def test_right(gradcheck):
     assert gradcheck(lambda x: jnp.sin(x), jnp.linspace(-1.0, 1.0, 5), modes="quick").ok
 
+def test_layer(gradcheck):
+    assert gradcheck(fdl.tanh(), jnp.ones((2, 3)), modes="quick").ok
+
 def test_wrong(gradcheck):
     gradcheck(wrong, jnp.linspace(0.5, 1.0, 5), reference=lambda x: x**2, modes="quick")
 """
@@ -22,7 +25,7 @@ def test_wrong(gradcheck):
 def test_the_fixture_and_its_table(pytester):
     pytester.makepyfile(TESTS)
     result = pytester.runpytest_inprocess("--gradcheck", "-p", "no:randomly", "-p", "no:xdist")
-    result.assert_outcomes(passed=1, failed=1)
+    result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
         ["*GradientError: wrong: *", "*gradients checked*", "right * comparisons *", "wrong * comparisons *"]
     )
@@ -32,7 +35,7 @@ def test_the_fixture_and_its_table(pytester):
 def test_a_file_for_each_wrong_gradient(pytester):
     pytester.makepyfile(TESTS)
     result = pytester.runpytest_inprocess("--gradcheck-shrink", "cases", "-p", "no:randomly", "-p", "no:xdist")
-    result.assert_outcomes(passed=1, failed=1)
+    result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["*shrunk from float64[[]5] to *: cases/test_*_test_wrong_1.py"])
     (path,) = (pytester.path / "cases").iterdir()
     pytester.syspathinsert()

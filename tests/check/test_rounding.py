@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fdl import check
+from fdl.check import evaluate
 from fdl.check.rounding import POOL, Shaken, factors, ones, unit_roundoff, working_precision
 from tests.check.zoo import batch_norm, batch_norm_params, custom, normal, rnn
 
@@ -114,3 +115,9 @@ def test_the_largest_number_as_a_constant_stays_finite():
         lambda x, g: (2 * g * x + 0.0 * (x - huge),),
     )
     assert check.gradients(op, jnp.arange(1.0, 5.0, dtype=jnp.float64), reference=lambda x: jnp.sum(x**2)).ok
+
+
+def test_a_compiler_option_that_this_xla_does_not_know_is_left_out(monkeypatch):
+    known = {"xla_backend_optimization_level": 0}
+    monkeypatch.setattr(evaluate, "_QUICK_TO_COMPILE", known | {"xla_of_another_release": True})
+    assert evaluate.quick_to_compile.__wrapped__() == known

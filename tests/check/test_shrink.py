@@ -1,7 +1,9 @@
 """Shrinking: the failing case becomes small and stays wrong for the same reason; its file fails, and passes once repaired."""
 
+import dataclasses
 import functools
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,11 @@ from jax.core import Tracer
 from fdl import check
 from fdl.check.shrink import entry
 from fdl.check.testfile import Call, importable, written
+from fdl.compose import serial
 from fdl.errors import InputError
+from fdl.layer import Layer
+from fdl.layers import activations
+from fdl.layers.dense import op as dense_op
 from fdl.op import Op
 from tests.check.zoo import batch_norm, batch_norm_params, custom, labels, normal
 
@@ -186,8 +192,73 @@ def test_without_a_reference_central_differences_judge_every_step():
     zero = custom(lambda x: jnp.exp(x), lambda x: (jnp.exp(x), None), lambda _, dy: (jnp.zeros_like(dy),))
     shrunk = check.shrink(zero, normal(2, 5, 3))
     assert shrunk.args[0].size == 1 and "Judged by central differences" in shrunk.source
-    with pytest.raises(check.GradientError):
+    with pytest.raises(AssertionError, match="gets the gradient of x wrong"):
         run(shrunk.source)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Scaled:
+    w: Any
+    b: Any
+    activation: Any
+
+
+def scaled(module):
+    return module.activation(jnp.sum(module.w) * module.b)
+
+
+scaled_wrongly = custom(
+    lambda w, b: jnp.sum(w) * b,
+    lambda w, b: (jnp.sum(w) * b, (w, b)),
+    lambda r, dy: (jnp.full_like(r[0], dy * r[1]), -dy * jnp.sum(r[0])),
+)
+
+
+def scaled_by_hand(module):
+    return module.activation(scaled_wrongly(module.w, module.b))
+
+
+def test_without_a_reference_the_file_asks_for_the_accused_leaf_alone(monkeypatch):
+    module = Scaled(normal(1, 4, 2), jnp.asarray(0.3, jnp.float32), jnp.tanh)
+    shrunk = check.shrink(scaled_by_hand, module)
+    assert shrunk.standalone and "tests.check.test_shrink.Scaled(w=" in shrunk.source, shrunk.source
+    assert {f.leaf for f in shrunk.report.failures} == {"module.b"} and "tanh)" in shrunk.source
+    assert "could not be tried" not in shrunk.source
+    with pytest.raises(AssertionError, match="gets the gradient of module.b wrong"):
+        run(shrunk.source)
+    # no gradient at all: it must not pass
+    monkeypatch.setattr("tests.check.test_shrink.scaled_by_hand", lambda module: jnp.argmax(module.w))
+    with pytest.raises((AssertionError, KeyError)):
+        run(shrunk.source)
+    monkeypatch.setattr("tests.check.test_shrink.scaled_by_hand", scaled)
+    run(shrunk.source)
+
+
+half_dense = Op(
+    dense_op._equation,
+    dense_op._forward,
+    lambda r, dy: (lambda d, dx: ({"w": d["w"], "b": 0.5 * d["b"]}, dx))(*dense_op._backward(r, dy)),
+    name="half_dense",
+)
+
+
+def init(key, spec, dtype):
+    return {"w": jax.random.normal(key, (spec.shape[-1], 2), dtype), "b": jnp.zeros(2, dtype)}
+
+
+@pytest.mark.optimized
+def test_a_layer_becomes_smaller_and_its_file_passes_once_it_is_repaired(monkeypatch):
+    model = serial(Layer.from_op("dense", half_dense, init), activations.tanh())
+    shrunk = check.shrink(model, normal(1, 7, 5), options={"train": False})
+    assert shrunk.args[0].size <= 2 and "float32[7, 5] to float32[1, " in shrunk.sentence
+    assert shrunk.standalone and "fdl.check.layer(" in shrunk.source and "train=False" in shrunk.source, shrunk.source
+    with pytest.raises(AssertionError, match=r"gets the gradient of params\['dense_0'\]\['b'\] wrong"):
+        run(shrunk.source)
+    monkeypatch.setattr("tests.check.test_shrink.half_dense", dense_op)
+    run(shrunk.source)
+    with pytest.raises(InputError, match="held against its own equation"):
+        check.shrink(model, normal(1, 7, 5), reference=jnp.sin)
 
 
 def test_a_right_gradient_is_refused():

@@ -109,8 +109,8 @@ def conv(
     kernel_size: (3,) for sequences, (3, 3) for images, (3, 3, 3) for volumes. strides, dilation: one number, or one per axis.
     padding: "SAME", "VALID", a number of cells on every side, or ((before, after), ...) per axis.
     groups: channels meet only within their own group; None is one group per input channel (see `depthwise_conv`).
-    winograd: whether a CPU may compute 3x3 kernels of many channels so (winograd.py): about twice as fast, float32 within 32 eps of
-    the largest entry where the plain products are within 8.
+    winograd: whether a CPU may compute 3x3 kernels of many channels so (winograd.py): 1.6 to 1.9 times as fast with its gradients,
+    float32 within 32 eps of the largest entry where the plain products are within 8.
     w_init: an initialiser `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
     """
     require_bool("conv", "winograd", winograd)
