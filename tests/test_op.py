@@ -106,7 +106,9 @@ def test_vmap_over_an_argument_that_some_outputs_do_not_depend_on(getkey):
 
     def dx(f):
         members = lambda x: jax.vmap(lambda w: f({"w": w}, x))(w)
-        return jax.grad(lambda x: sum(jnp.vdot(a, b) for a, b in zip(members(x), (w * dy[None], w * ds[None]), strict=True)))(x)
+        return jax.grad(
+            lambda x: sum(jnp.vdot(a, b) for a, b in zip(members(x), (w * dy[None], w * ds[None]), strict=True))
+        )(x)
 
     close(dx(op), dx(op.equation))
 
