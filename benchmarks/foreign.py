@@ -1,7 +1,8 @@
 """Gradients that nobody here wrote: jax.nn, jax.scipy.special, optax.losses and Flax layers under fdl.check.
 
-Claim: at the inputs below these public functions have a finite value and a derivative that is off by more than 1 %, or NaN; and at
-ordinary inputs fdl.check accuses no other function of the survey.
+Claim: at the inputs below these public functions have a finite value and a derivative that is off by more than 1 %, or NaN; a
+right `jax.custom_vjp` with two outputs has a wrong gradient under `vmap` over an argument that one of them does not depend
+on; and at ordinary inputs fdl.check accuses no other function of the survey.
 
     python -m benchmarks foreign [--full]
 
@@ -96,6 +97,31 @@ def findings() -> list[Row]:
         note = f"value {value:.6g}, slope {got:.6g}, true {finding.truth:.6g}: {finding.why}; fdl.check: {verdict}"
         rows.append(Row("finding", "slope", finding.name, "fdl", "equal" if stands else "unequal", note))
     return rows
+
+
+def _pair(w, x):
+    """Two outputs, one of which does not depend on w."""
+    return w * x, x * x
+
+
+def under_vmap() -> Row:
+    """The rule is right; vmap counts the cotangent of the second output once for every w."""
+    import jax
+    import jax.numpy as jnp
+
+    from fdl.check import gradients
+
+    pair = jax.custom_vjp(_pair)
+    pair.defvjp(
+        lambda w, x: (_pair(w, x), (w, x)),
+        lambda kept, dout: ((dout[0] * kept[1]), dout[0] * kept[0] + 2 * dout[1] * kept[1]),
+    )
+    w, x = jnp.asarray([1.0, 2.0, 3.0]), jnp.float32(5.0)
+    slope = lambda f: float(jax.grad(lambda x: sum(jnp.sum(y) for y in jax.vmap(lambda w: f(w, x))(w)))(x))
+    got, true = slope(pair), slope(_pair)
+    said = {modes: gradients(pair, w[0], x, reference=_pair, modes=modes).verdict for modes in ("quick", "all")}
+    note = f"slope {got:.6g}, true {true:.6g}; fdl.check: quick {said['quick']}, all {said['all']}"
+    return Row("finding", "slope", "jax.custom_vjp under vmap", "fdl", "equal" if got != true else "unequal", note)
 
 
 # ---- the survey
@@ -194,4 +220,4 @@ def survey() -> list[Row]:
 
 
 def run(settings: Settings) -> list[Row]:
-    return findings() + (survey() if settings.full else [])
+    return [*findings(), under_vmap(), *(survey() if settings.full else [])]

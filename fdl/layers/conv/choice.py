@@ -4,27 +4,32 @@ GPU and TPU: the `lax` convolution and its gradients, which are made for them.
 
 CPU. XLA runs the gradients of its convolution 50 to 150 times slower inside a loop than outside (2.0 s against 35 ms for one 3x3
 layer of 32 channels), and a training loop is a `scan`; so every gradient is products, sums and, where it wins, the forward convolution,
-which is as fast in a loop as outside (7.5 and 6.5 ms). Figures: one part in a `scan` over four batches, two shared cores, float32, ms;
-compare them along a row.
+which XLA runs as fast in a loop. Figures: one part in a loop, two shared cores, float32, medians in ms of seven interleaved rounds;
+compare them along a row. Parts of more than a few ms vary by a third between rounds.
 
-| NHWC x, kernel, O        | patches | shifted | cells | library | Winograd | what runs                                   |
-|--------------------------|---------|---------|-------|---------|----------|---------------------------------------------|
-| 64x28x28x1  5x5    6  y  | 1.04    | 0.30    | 1.94  | 2.29    |          | shifted: one input channel                  |
-|                       dx | 2.43    | 3.80    | 0.62  | 3.78    |          | cells: few input channels                   |
-|                       dw | 0.56    | 5.55    |       |         |          | patches                                     |
-| 64x14x14x6  5x5   16  y  | 0.43    | 1.76    | 0.57  | 0.50    |          | library: 7x7, 3 to 64: 1.6, patches 5.5     |
-|                       dx | 1.38    | 2.39    | 0.88  | 1.66    |          | cells                                       |
-|                       dw | 0.41    | 0.76    |       |         |          | patches                                     |
-| 64x32x32x3  3x3   32  y  | 2.12    | 6.76    | 2.67  | 3.68    |          | patches                                     |
-|                       dx | 10.4    | 5.92    | 2.20  | 2.17    |          | cells                                       |
-|                       dw | 1.71    | 3.54    |       |         |          | patches                                     |
-| 128x28x28x1 3x3   32  y  | 2.57    | 0.70    | 1.22  | 0.99    |          | shifted                                     |
-|                       dx | 10.8    | 7.53    | 2.49  | 4.08    |          | cells                                       |
-|                       dw | 1.61    | 3.70    |       |         |          | patches                                     |
-| 64x32x32x32 3x3   32  y  | 12.1    | 11.3    | 9.2   | 7.5     | 7.0      | Winograd; library where it does not apply   |
-|                       dw | 17.4    | 21.5    |       |         | 15.2     | Winograd, dx included; else patches         |
-| 64x16x16x64 3x3   64  y  | 19.3    |         |       | 6.8     | 3.9      | the same                                    |
-| 128x8x8x128 3x3  128  y  | 29.1    |         |       | 26.1    | 6.2      | the same                                    |
+| NHWC x, kernel, O        | patches | shifted | cells | library | scattered | what runs                                 |
+|--------------------------|---------|---------|-------|---------|-----------|-------------------------------------------|
+| 64x28x28x1  5x5    6  y  | 1.32    | 0.40    | 2.28  | 1.53    |           | shifted: one input channel                |
+|                       dx | 2.34    | 3.11    | 0.73  | 3.15    | 2.14      | cells: few input channels                 |
+|                       dw | 0.87    | 3.33    |       |         |           | patches                                   |
+| 64x14x14x6  5x5   16  y  | 0.54    | 1.51    | 0.85  | 0.39    |           | library                                   |
+|                       dx | 1.45    | 2.05    | 1.00  | 1.34    | 1.81      | cells                                     |
+|                       dw | 0.58    | 0.49    |       |         |           | DW_B                                      |
+| 64x32x32x3  3x3   32  y  | 2.51    | 7.28    | 2.90  | 6.84    |           | patches                                   |
+|                       dx | 7.93    | 11.0    | 1.66  | 2.21    | 2.81      | cells                                     |
+|                       dw | 2.05    | 2.02    |       |         |           | patches                                   |
+| 128x28x28x1 3x3   32  y  | 2.89    | 1.09    | 1.19  | 1.46    |           | shifted                                   |
+|                       dx | 9.75    | 13.7    | 1.43  | 4.67    | 1.46      | cells                                     |
+|                       dw | 1.27    | 2.75    |       |         |           | patches                                   |
+| 64x32x32x32 3x3   32  y  | 11.8    | 11.7    | 10.7  | 6.4     |           | Winograd: 6.0; else library               |
+|                       dx |         |         | 7.3   | 6.4     | 15.0      | Winograd: 12.4 with dw; else library      |
+|                       dw | 17.3    | 14.6    |       |         |           | Winograd; else patches, 20.2 with dx      |
+| 64x16x16x64 3x3   64  y  | 8.7     | 5.6     | 8.4   | 6.2     |           | the same: 3.4                             |
+|                       dx |         |         | 5.6   | 6.2     | 6.5       | 7.8 with dw                               |
+|                       dw | 10.3    | 13.8    |       |         |           | without Winograd 15.2 with dx             |
+| 128x8x8x128 3x3  128  y  | 13.9    | 13.8    | 21.2  | 12.1    |           | the same: 5.4                             |
+|                       dx |         |         | 22.0  | 12.7    | 14.8      | 12.9 with dw                              |
+|                       dw | 17.5    | 20.2    |       |         |           | without Winograd 30.2 with dx             |
 """
 
 import math
