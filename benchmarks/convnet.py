@@ -11,7 +11,9 @@ Variants: fdl (`fdl.backprop.value_and_grad`) in a scan over the batches, for VG
 `reduce_window` with `jax.value_and_grad`, a jitted step for each batch, and inside the same scan (LeNet-5 alone: the other takes
 seconds a step); Flax `nnx` layers, a jitted step for each batch; PyTorch eager in both memory layouts, on 1 thread and on all.
 
-The losses of all steps and the parameters after the last must be within 1e-4 of those of `lax` in float64, relative to the largest.
+The losses of all steps and the parameters after the last must be within 1e-4 of those of `lax` in float64, relative to the largest;
+for VGG within 2e-3: among its activations are some within float32's rounding of a kink of ReLU, where the gradient goes either way
+(the peers differ from float64 by 2e-7 to 8e-4, over four seeds; a step left out moves each array by 2e-3 to 0.2).
 """
 
 # pyright: reportMissingImports=false
@@ -54,6 +56,8 @@ NETS = {
 }
 # The least ratios of the peers' time to fdl's: `lax` started step by step, `lax` in a scan, Flax, PyTorch.
 TARGETS = {"LeNet-5": (2.8, 8.0, 2.8, 1.2), "small VGG": (3.0, 80.0, 3.0, 1.0)}
+
+TOLERANCES = {"LeNet-5": 1e-4, "small VGG": 2e-3}
 
 Params = list[dict[str, np.ndarray]]
 
@@ -286,6 +290,6 @@ def variants(name: str) -> list[Variant]:
 def run(settings: Settings) -> list[Row]:
     rows: list[Row] = []
     for name in NETS:
-        work = Work(f"{name}, batch {BATCH}", "step", variants(name), reference, {"name": name})
+        work = Work(f"{name}, batch {BATCH}", "step", variants(name), reference, {"name": name}, TOLERANCES[name])
         rows += compare(work, settings)
     return rows

@@ -2,7 +2,7 @@
 
 adjoint        <J v, w> = <v, J^T w>, with J v from the reference in forward mode, which shares nothing with a backward pass;
                v normal and with signs at random (Rademacher), for every leaf, on its own
-linearity      2^k times the cotangent gives 2^k times the gradient (see `Judge`)
+linearity      2^40, 2^-40 and -1 times the cotangent give as many times the gradient, a sum of two the sum (see `Judge`)
 independence   what the reference does not depend on has the gradient 0: where only a part of the outputs has a cotangent,
                the entries that have no influence on that part get none
 

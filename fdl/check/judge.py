@@ -29,7 +29,7 @@ from fdl.check.subject import Differentiated, Subject
 from fdl.check.transformed import Second
 
 _U64 = unit_roundoff(np.float64)
-_POWERS = (40, -40)  # of two, by which a cotangent is scaled
+_FACTORS = (("2^40", 2.0**40), ("2^-40", 2.0**-40), ("-1", -1.0))  # by which a cotangent is scaled
 _LINEAR = 1e-9  # of the largest entry
 
 
@@ -302,28 +302,33 @@ class Judge:
                 self.ledger.error(self.way, "float64", message, item.leaf)
 
     def _require_linear(self, own: Measured, point: Point, values: int, failed: bool) -> None:
-        """A gradient is linear in the cotangent; by powers of two it scales exactly, up to the order of sums."""
+        """A gradient is linear in the cotangent: powers of two, -1 and sums carry over, up to the order of sums."""
         plain, said = own(point).arrays[values:], failed
         off = [0] * len(plain)
-        for power in _POWERS:
-            scaled = own(Point(point.active, point.fixed, [w * 2.0**power for w in point.w])).arrays[values:]
-            for place, (x, y) in enumerate(zip(plain, scaled, strict=True)):
+        other = [self.standard.rng.standard_normal(w.shape) * rms(w) for w in point.w]
+        of_other = own(dataclasses.replace(point, w=other)).arrays[values:]
+        trials = [(f"{told} times the cotangent", [w * k for w in point.w], k, 0.0) for told, k in _FACTORS]
+        trials.append(("the sum of two cotangents", [w + o for w, o in zip(point.w, other, strict=True)], 1.0, 1.0))
+        for told, cotangents, k, more in trials:
+            tried = own(dataclasses.replace(point, w=cotangents)).arrays[values:]
+            for place, (x, o, y) in enumerate(zip(plain, of_other, tried, strict=True)):
                 with np.errstate(all="ignore"):
-                    wrong = np.abs(y * 2.0**-power - x) > _LINEAR * np.max(np.abs(x), initial=0.0, where=np.isfinite(x))
-                wrong &= np.isfinite(x)
+                    wanted = k * x + more * o
+                    size = abs(k) * _largest(x) + more * _largest(o)
+                    wrong = (np.abs(y - wanted) > _LINEAR * size) & np.isfinite(x) & np.isfinite(wanted)
                 off[place] += bool(wrong.any())
                 if wrong.any() and not said:
                     said, leaf = True, self.standard.items[values + place].leaf
                     index = tuple(int(i) for i in np.argwhere(wrong)[0])
                     message = (
-                        f"is not linear in the cotangent: for 2^{power} times the cotangent the gradient of "
-                        f"{path_of(leaf, index)} is {y[index]:.6g}, wanted {x[index] * 2.0**power:.6g}"
+                        f"is not linear in the cotangent: for {told} the gradient of "
+                        f"{path_of(leaf, index)} is {y[index]:.6g}, wanted {wanted[index]:.6g}"
                     )
                     self.ledger.error(self.way, "float64", message, leaf)
-        for item, x, count in zip(self.standard.items[values:], plain, off, strict=True):
-            seen = float(np.mean(np.isfinite(x) & (x != 0))) if x.size else 0.0
+        for item, count in zip(self.standard.items[values:], off, strict=True):
+            # a factor, or a term left out, is as linear as what is right
             self.ledger.exact_tests.append(
-                ExactTest("linearity", item.leaf, self.way, len(_POWERS), count, math.inf if count else 0.0, seen)
+                ExactTest("linearity", item.leaf, self.way, len(trials), count, math.inf if count else 0.0, 0.0)
             )
 
     def _require_independence(self, own: Measured, point: Point, values: int) -> None:
@@ -501,6 +506,10 @@ class Judge:
         for output, x, y in zip(self.standard.others, got.others, wanted.others, strict=False):
             if not np.array_equal(x, y):
                 self.ledger.error(self.way, mode, f"returned another {output} than the reference", output)
+
+
+def _largest(x: np.ndarray) -> float:
+    return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
 
 
 def _own_scale(own: Measured, point: Point, place: int, thorough: bool) -> np.ndarray:

@@ -105,15 +105,22 @@ def _jumps(truth: Measured, point: Point, rng: np.random.Generator) -> list[Jump
     ways = _ways(point, rng)
     steps = _STEPS_ASIDE if truth.precision.wide else _STEPS_IN_FLOAT32
     far, near = (_around(truth, point, step, ways) for step in steps)
+    arrays = truth(point).arrays
+    values = len(arrays) - len(point.active)
     found = []
-    for t, wide, narrow in zip(truth(point).arrays, far, near, strict=True):
+    for place, (t, wide, narrow) in enumerate(zip(arrays, far, near, strict=True)):
         with np.errstate(all="ignore"):
             low, high = (extreme.reduce([t, *narrow]) for extreme in (np.fmin, np.fmax))
             far_low, far_high = (extreme.reduce([t, *wide]) for extreme in (np.fmin, np.fmax))
             jump = high - low > (far_high - far_low) / 2
             close = _ALIKE * (high - low)
-            single = np.all([(x - low <= close) | (high - x <= close) for x in narrow], axis=0)
-        found.append(Jump(np.where(jump, low, t), np.where(jump, high, t), jump & single))
+            # an entry that is not moved stays at its kink, and shows the reference's convention
+            still = [
+                (way[place - values] == 0) & (x == t) if place >= values else False
+                for way, x in zip(ways, narrow, strict=True)
+            ]
+            met = [(x - low <= close) | (high - x <= close) | at for x, at in zip(narrow, still, strict=True)]
+        found.append(Jump(np.where(jump, low, t), np.where(jump, high, t), jump & np.all(met, axis=0)))
     return found
 
 

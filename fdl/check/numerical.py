@@ -45,6 +45,10 @@ _ENOUGH = 1e-6  # of the size of the derivative: an error estimate below it deci
 _ROUGH = 1e-3  # and one above this accuses nobody
 _MARGIN = 30.0  # times the estimated error
 _FLOOR = 1e-12  # of the size of the derivative
+_EQUAL = 3  # entries: of two equal ones the slopes on either side show all there is
+_APART = 2.0**-10  # of their size, by which equal entries are moved apart,
+_ORDERS = 16  # in so many ways at random,
+_TINY = 2.0**-24  # and a step along v that changes no order
 _ABOVE = 100.0  # times the rounding of phi: a Taylor remainder that is seen
 _SLOW = 1.5  # between the order of the remainder of a wrong gradient, 1, and of a right one, 2
 
@@ -215,6 +219,16 @@ def _try(
         # differences of outputs first: <w, y> itself may cancel
         return sum(float(np.sum(w * (a - b))) for w, a, b in zip(point.w, above, below, strict=False))
 
+    def slope_at(x: np.ndarray) -> float:
+        """Along v, with the leaf at x: a step so small that it changes no order."""
+        above, below = (
+            run(
+                dataclasses.replace(point, active=[*point.active[:place], x + h * v, *point.active[place + 1 :]])
+            ).arrays
+            for h in (_TINY, -_TINY)
+        )
+        return difference(above, below) / (2 * _TINY)
+
     with np.errstate(all="ignore"):
         slopes, rises, falls, widths = [], [], [], []
         noise = 0.0
@@ -241,12 +255,32 @@ def _try(
         if (jump := _jump(sides, float(widths[_MIDDLE]), natural)) is not None:
             low, high, slack = jump
             nearest = min(max(got, low), high)
-            return _Tried(v, got, nearest, slack, natural, True, DIFFERENCES, at_kink=abs(got - nearest) <= slack)
+            inside = abs(got - nearest) <= slack
+            sure = inside or not _goes_by_order(slope_at, point.active[place], v, natural)
+            return _Tried(v, got, nearest, slack, natural, sure, DIFFERENCES, at_kink=inside)
         converged = error <= max(_ROUGH * abs(wanted), _ENOUGH * 1e-3 * flow)
         order = _order(_STEPS, np.abs(np.asarray(rises) - _STEPS * got), noise)
         own = FORMULA * float(np.linalg.norm((v * rounding)[(v != 0) & np.isfinite(rounding)]))
         allowed = float(_MARGIN * error + own + _FLOOR * natural)
+        if converged and not abs(got - wanted) <= allowed:
+            converged = not _goes_by_order(slope_at, point.active[place], v, natural)
     return _Tried(v, got, wanted, allowed, natural, bool(converged), DIFFERENCES, order)
+
+
+def _goes_by_order(slope_at: Callable[[np.ndarray], float], values: np.ndarray, v: np.ndarray, natural: float) -> bool:
+    """Whether entries that are equal are told apart by their order, as in a sort.
+
+    Of three equal entries one goes to the middle output, whichever is moved up or down: no slope along v shows which. With
+    the equal entries apart the slopes do, and differ from one order to another.
+    """
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    equal = counts[inverse.reshape(values.shape)] >= _EQUAL
+    if not equal.any() or not (v[equal] != 0).any():
+        return False
+    rng, size = np.random.default_rng(0), np.where(values == 0, 1.0, np.abs(values.astype(np.float64)))
+    apart = [values + _APART * size * equal * rng.uniform(-1, 1, values.shape) for _ in range(_ORDERS)]
+    slopes = [slope_at(x) for x in apart]
+    return not max(slopes) - min(slopes) <= 10 * _ROUGH * natural
 
 
 def _jump(sides: list[tuple[float, float]], width: float, natural: float) -> tuple[float, float, float] | None:

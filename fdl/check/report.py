@@ -13,7 +13,7 @@ _ALIGNED = ("left", "left", "right", "right", "right", "left")  # the columns of
 NUMERICAL = ("central differences", "complex step")
 _EXACT = {
     "adjoint": "<J v, w> = <v, J^T w> for {} directions v per leaf (normal, Rademacher), J v in forward mode:",
-    "linearity": "linearity in the cotangent at {} scales:",
+    "linearity": "linearity in the cotangent, for {} others (scaled, negated, a sum):",
     "independence": "independence of what has no influence, for {} parts of the outputs:",
 }
 
@@ -123,10 +123,12 @@ class ExactTest:
     test: str  # "adjoint", "linearity", "independence"
     leaf: str
     way: str
-    seeds: int  # directions, scaled cotangents, or parts of the outputs
+    seeds: int  # directions, other cotangents, or parts of the outputs
     failed: int  # of them
     worst: float  # the largest error, as a share of what is allowed
-    detection_probability: float  # that a fault in one entry would have been seen, any of them alike
+    detection_probability: (
+        float  # that any fault in one entry would have been seen; 0 where faults of one kind alone are
+    )
     note: str = ""
 
 
@@ -282,11 +284,11 @@ class Report:
             failed = list(dict.fromkeys(test.leaf for test in tests if test.failed))
             seeds, least = max(test.seeds for test in tests), min(test.detection_probability for test in tests)
             outcome = f"failed for {', '.join(failed[:3])}{', ...' if len(failed) > 3 else ''}" if failed else "held"
-            probability = (
-                f"; it sees a fault in one entry with probability {_share(least)}{'' if least == 1 else ' or more'}"
-            )
-            if name == "independence":  # what has influence everywhere has nothing to be tested
-                probability = ""
+            probability = ""
+            if name == "adjoint":  # the others see faults of one kind alone
+                probability = (
+                    f"; it sees a fault in one entry with probability {_share(least)}{'' if least == 1 else ' or more'}"
+                )
             notes = list(dict.fromkeys(test.note for test in tests if test.note))
             said = "".join(f"; {note}" for note in notes[:3])
             lines.append(f"Exact in float64: {_EXACT[name].format(seeds)} {outcome}{probability}{said}.")

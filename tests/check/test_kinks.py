@@ -274,3 +274,27 @@ def test_jax_picks_subgradients_that_are_one_together():
     x = jnp.asarray(np.random.default_rng(0).integers(-2, 3, (4, 4)), np.float32)
     for run in (jnp.sort, lambda x: jax.lax.top_k(x, 2)[0], lambda x: jnp.max(jnp.abs(x), axis=-1), jax.nn.relu):
         assert check.gradients(run, x, modes="quick").verdict != "wrong"
+
+
+@pytest.mark.parametrize("zeros", [1, 2, 5])
+@pytest.mark.parametrize(
+    "slope, verdict", [(0.0, "right"), (0.3, "right"), (1.0, "right"), (-0.3, "wrong"), (1.4, "wrong")]
+)
+def test_a_slope_outside_of_the_interval_at_several_entries(zeros, slope, verdict):
+    relu = lambda x: jnp.maximum(x, 0.0)
+    backward = lambda x, dy: (jnp.where(x == 0, slope, (x > 0).astype(x.dtype)) * dy,)
+    f = custom(relu, lambda x: (relu(x), x), backward)
+    x = jnp.asarray([0.0] * zeros + [1.0, -1.0, 0.7], jnp.float32)
+    assert check.gradients(f, x, reference=relu, modes="quick").verdict == verdict
+
+
+@pytest.mark.parametrize("function", [jnp.sort, lambda x: jax.lax.top_k(x, 4)[0], lambda x: jnp.sort(x)[2]])
+def test_what_goes_by_the_order_of_three_equal_entries_accuses_nobody(function):
+    for key in range(4):
+        x = jnp.asarray([2.0, 1.0, 2.0, 5.0, 2.0, 7.0], jnp.float32)
+        assert check.gradients(function, x, modes="quick", key=key).verdict != "wrong"
+
+
+def test_three_equal_entries_excuse_nothing_where_there_is_no_order():
+    f = custom(jnp.sin, lambda x: (jnp.sin(x), x), lambda x, dy: (1.01 * dy * jnp.cos(x),))
+    assert check.gradients(f, jnp.full(6, 0.7, jnp.float32), modes="quick").verdict == "wrong"

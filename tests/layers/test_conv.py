@@ -98,6 +98,15 @@ def test_what_runs_for_which_shape():
     assert chosen((8, 8, 8, 64), (5, 5, 64, 64)) == (False, formulations.library_forward)
 
 
+def test_dw_of_a_few_channels_in_the_cache_is_shifted_products():
+    g = geometry("test", jnp.zeros((2, 8, 8, 8)), jnp.zeros((5, 5, 8, 16)), 1, "VALID", 1, 1)
+    assert choice.dw_part(g, 8, choice.CACHE) == (formulations.shifted_dw, 0)
+    assert choice.dw_part(g, 8, choice.CACHE + 1)[0] is choice.dw_part(g, 7, 0)[0] is formulations.patches_dw
+    x, w, dy = arrays((2, 8, 8, 8), (5, 5, 8, 16), (2, 4, 4, 16))
+    got = choice.cpu_dw(x, dy, g, dy.dtype)
+    assert_close(got, jax.vjp(lambda w: op.equation({"w": w}, x, padding="VALID"), w)[1](dy)[0], 1e-12)
+
+
 def test_a_strided_dx_by_phases_unless_most_of_their_products_are_with_zeros(monkeypatch):
     used = []
     for name in ("scattered_dx", "cells_forward", "library_forward"):

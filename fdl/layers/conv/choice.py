@@ -14,7 +14,7 @@ compare them along a row. Parts of more than a few ms vary by a third between ro
 |                       dw | 0.87    | 3.33    |       |         |           | patches                                   |
 | 64x14x14x6  5x5   16  y  | 0.54    | 1.51    | 0.85  | 0.39    |           | library                                   |
 |                       dx | 1.45    | 2.05    | 1.00  | 1.34    | 1.81      | cells                                     |
-|                       dw | 0.58    | 0.49    |       |         |           | DW_B                                      |
+|                       dw | 0.58    | 0.49    |       |         |           | patches: see SHIFTED                      |
 | 64x32x32x3  3x3   32  y  | 2.51    | 7.28    | 2.90  | 6.84    |           | patches                                   |
 |                       dx | 7.93    | 11.0    | 1.66  | 2.21    | 2.81      | cells                                     |
 |                       dw | 2.05    | 2.02    |       |         |           | patches                                   |
@@ -44,28 +44,32 @@ from fdl.op import accumulator
 
 Part = Callable[[Any, Any, Geometry, Any], Any]
 
-# Patches and products are made for so many bytes of them at a time: 3x3 on 32 channels, y by patches: 12 ms, whole batch 50.
+# Patches and products are made for so many bytes of them at a time: 3x3 on 32 channels, y by patches: 21 ms, whole batch 74.
 CACHE = 2**20
-# The same for Winograd's tiles (H: 16.6 ms for both gradients, 18.5 and 19.5 with twice and four times as many) and the patches of dw
-# (5x5 on 64x16x16x32: 12 ms, 20 with a quarter).
+# The same for Winograd's tiles and the patches of dw. Both gradients of H, best of nine rounds: 14.1 ms, 13.2 and 14.4 with twice and
+# four times as many; patches of dw, 5x5 on 64x16x16x32: 11.7, 9.1 with a quarter.
 TILES = 4 * 2**20
 
-# But so many times the bytes of the kernel's gradient, which every chunk adds to (H: 20.2 ms for y and both gradients without).
+# But so many times the bytes of the kernel's gradient, which every chunk adds to: of 512 channels it has 36 MiB. H: no difference
+# (y and both gradients 20.8 ms, 21.9 without).
 SUMS = 3
-# Always two chunks at least: a result of sums alone is else computed again by all who read it, by a pooling once for each of its cells
-# (a step of LeNet-5 on shared cores: 7.2 ms, 23.7 with one chunk; `optimization_barrier` does not help, XLA drops it before it fuses).
-# The same for products that are one operation, which uses every core only when large (dx of 3x3 on 64x32x32x3: 1.1 ms, 1.9 with 1 MiB;
-# scattered, 3x3 with strides 2 from 64x32x32x32: 3.8 and 4.6).
+# Always two chunks at least where there are chunks: a step of LeNet-5 took 7.2 ms on shared cores, 23.7 with one chunk.
+# The same for products that are one operation: scattered, 3x3 with strides 2 from 64x32x32x32: 3.2 ms, 4.7 with 1 MiB; by cells,
+# 3x3 on 64x32x32x3: no difference (1.8 and 1.5 at best).
 WHOLE = 32 * 2**20
 # A strided dx by phases multiplies zeros wherever the stride does not divide the kernel: up to so many products for each one. 4x4 by 2
-# on 64x32x32x16 (1 for 1): 1.3 ms, scattered 4.6; 5x5 by 2 on 64x16x16x16 (1.4): 0.7 and 2.3; 5x5 by 3 on 64x32x32x32 (1.4): 4.3
-# and 10.4; 3x3 by 2 on 64x32x32x32 and 64x16x16x64 (1.8): 8.6 and 3.6, scattered 3.8 and 2.4. With 3 input channels by cells: 7x7 by 2 on
-# 8x112x112 3.7, scattered 11.6; 3x3 by 2 on 64x32x32 0.48 and 0.96.
+# on 64x32x32x16 (1 for 1): 0.8 ms, scattered 10; 5x5 by 2 on 64x16x16x16 (1.4): 0.6 and 3.5; 5x5 by 3 on 64x32x32x32 (1.4): 4.4
+# and 30; 3x3 by 2 on 64x32x32x32 and 64x16x16x64 (1.8): 3.7 and 4.1, scattered 3.2 and 2.1. With 3 input channels by cells: 7x7 by 2
+# on 8x112x112 5.3, scattered 32; 3x3 by 2 on 64x32x32 0.7 and 1.2.
 ZEROS = 1.5
+# dw by shifted products of the whole batch from so many channels on, if the input is within CACHE: 3x3 on 64x8x8x16 0.35 ms, patches
+# 0.67; on 64x16x16x8 0.65 and 0.77; 5x5 on 64x10x10x16 1.4 and 2.4, on 64x7x7x32 2.2 and 3.6. With 6 channels no difference to y and
+# both gradients together (B), and 8.2 for 3.7 on 64x28x28.
+SHIFTED = 8
 
-# Winograd from so many channels on either side on (16 channels on 64x16x16: y and both gradients 3.8 ms, `lax` in a call 2.7), if
-# the tiles are not mostly padding.
-CHANNELS, WASTE = 32, 2.0
+# Winograd from so many channels on either side on, if the tiles are not mostly padding. y and both gradients, 64x16x16: 24 to 24 channels
+# 4.0 ms, without 7.1; 16 to 32 4.1 and 5.5; 16 to 16 4.1 and 4.0.
+CHANNELS, WASTE = 24, 2.0
 
 
 def forward(x: Any, w: Any, b: Any, geometry: Geometry, allowed: bool) -> Any:
@@ -148,7 +152,7 @@ def cpu_dx(dy: Any, w: Any, geometry: Geometry, accumulate: Any) -> Any:
 
 
 def cpu_dw(x: Any, dy: Any, geometry: Geometry, accumulate: Any) -> Any:
-    run, numbers = dw_part(geometry, x.shape[-1])
+    run, numbers = dw_part(geometry, x.shape[-1], x.size * accumulate.itemsize)
     part = lambda x, dy: ((), run(x, dy, geometry, accumulate))
     return _by_chunks(part, (x, dy), numbers, TILES, accumulate)[1]
 
@@ -206,10 +210,11 @@ def dx_part(geometry: Geometry, i: int, o: int) -> tuple[Part, int, int]:
     return formulations.gathered_dx(formulations.library_forward), 0, WHOLE
 
 
-def dw_part(geometry: Geometry, channels: int) -> tuple[Part, int]:
+def dw_part(geometry: Geometry, channels: int, size: int) -> tuple[Part, int]:
+    """The same for dw; size: the bytes of x."""
     if geometry.groups == channels > 1:
         return formulations.shifted_dw, math.prod(geometry.outputs) * channels
-    if math.prod(geometry.kernel) == geometry.groups == 1:
+    if geometry.groups == 1 and (math.prod(geometry.kernel) == 1 or (channels >= SHIFTED and size <= CACHE)):
         return formulations.shifted_dw, 0
     return formulations.patches_dw, math.prod((*geometry.outputs, *geometry.kernel)) * channels
 

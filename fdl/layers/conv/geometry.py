@@ -73,7 +73,7 @@ class Geometry:
 
     @property
     def phases(self) -> "Geometry":
-        """The convolution of stride 1 that takes dy to dx, all s phases of a cell at once, as channels; see `phases_dx`."""
+        """The convolution of stride 1 that takes dy to dx, all s phases of a cell at once, as channels; see `gathered_dx`."""
         places, kernel, padding, dilation = [], [], [], []
         axes = zip(
             self.inputs, self.outputs, self.kernel, self.strides, self.padding, self.dilation, self.spread, strict=True
