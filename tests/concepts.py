@@ -190,7 +190,7 @@ CONCEPTS = (
     Concept("layers/lstm", fdl.ops.lstm, sequences(lstm_cell(True, "sigmoid", "tanh")), ({"peephole": True},)),
     *(
         Concept("layers/gru", fdl.ops.gru, sequences(gru_cell(variant, "sigmoid", None)), ({"variant": variant},))
-        for variant in ("full", "reset_after", "libru_log", "caru")
+        for variant in ("full", "reset_after")
     ),
     Concept(
         "layers/last_step",

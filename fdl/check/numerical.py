@@ -274,11 +274,12 @@ def _goes_by_order(slope_at: Callable[[np.ndarray], float], values: np.ndarray, 
     the equal entries apart the slopes do, and differ from one order to another.
     """
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    equal = counts[inverse.reshape(values.shape)] >= _EQUAL
+    equal = np.isfinite(values) & (counts[inverse.reshape(values.shape)] >= _EQUAL)
     if not equal.any() or not (v[equal] != 0).any():
         return False
     rng, size = np.random.default_rng(0), np.where(values == 0, 1.0, np.abs(values.astype(np.float64)))
-    apart = [values + _APART * size * equal * rng.uniform(-1, 1, values.shape) for _ in range(_ORDERS)]
+    aside = _APART * np.where(equal, size, 0.0)
+    apart = [values + aside * rng.uniform(-1, 1, values.shape) for _ in range(_ORDERS)]
     slopes = [slope_at(x) for x in apart]
     return not max(slopes) - min(slopes) <= 10 * _ROUGH * natural
 

@@ -85,6 +85,26 @@ def test_value_and_gradients_over_time(op, cell, options, steps, run, getkey):
     close(got, want)
 
 
+@pytest.mark.parametrize("variant", ["libru_log", "caru"])
+def test_second_derivatives_of_other_cells(variant, getkey):
+    params, x, _, mask, _ = arguments(
+        gru_cell(variant, "sigmoid", None), 5, getkey(), state=False, mask=True, resets=False
+    )
+    directions, dy = like(getkey(), params), like(getkey(), x[..., :1])
+
+    @jax.jit
+    def both(params):
+        def along(function):
+            value = lambda params: jnp.sum(dy * jnp.sin(function(params, x, None, mask, variant=variant)[0]))
+            slope = lambda params: sum(jnp.vdot(d, g) for d, g in zip(
+                jax.tree.leaves(directions), jax.tree.leaves(jax.grad(value)(params)), strict=True))  # fmt: skip
+            return jax.grad(slope)(params)
+
+        return along(fdl.ops.gru), along(fdl.ops.gru.equation)
+
+    close(*both(params))
+
+
 def test_what_is_masked_may_be_nan_and_counts_for_nothing(getkey):
     cell = gru_cell("full", "sigmoid", None)
     params, x, _, _, _ = arguments(cell, 7, getkey(), state=False, mask=False, resets=False)
