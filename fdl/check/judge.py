@@ -10,6 +10,7 @@ import numpy as np
 from fdl.check.adjoint import Pairings, parts_of, probability
 from fdl.check.aggregate import common_error
 from fdl.check.compare import (
+    FORMULA,
     Item,
     Truth,
     natural_size,
@@ -305,17 +306,22 @@ class Judge:
         """A gradient is linear in the cotangent: powers of two, -1 and sums carry over, up to the order of sums."""
         plain, said = own(point).arrays[values:], failed
         off = [0] * len(plain)
-        other = [self.standard.rng.standard_normal(w.shape) * rms(w) for w in point.w]
-        of_other = own(dataclasses.replace(point, w=other)).arrays[values:]
-        trials = [(f"{told} times the cotangent", [w * k for w in point.w], k, 0.0) for told, k in _FACTORS]
-        trials.append(("the sum of two cotangents", [w + o for w, o in zip(point.w, other, strict=True)], 1.0, 1.0))
-        for told, cotangents, k, more in trials:
-            tried = own(dataclasses.replace(point, w=cotangents)).arrays[values:]
-            for place, (x, o, y) in enumerate(zip(plain, of_other, tried, strict=True)):
+        with_ = lambda w: dataclasses.replace(point, w=w)
+        other = with_([self.standard.rng.standard_normal(w.shape) * rms(w) for w in point.w])
+        of_other = own(other).arrays[values:]
+        trials = [(f"{told} times the cotangent", with_([w * k for w in point.w]), k, 0.0) for told, k in _FACTORS]
+        both = with_([w + o for w, o in zip(point.w, other.w, strict=True)])
+        trials.append(("the sum of two cotangents", both, 1.0, 1.0))
+        for told, tried, k, more in trials:
+            for place, (x, o, y) in enumerate(zip(plain, of_other, own(tried).arrays[values:], strict=True)):
                 with np.errstate(all="ignore"):
                     wanted = k * x + more * o
                     size = abs(k) * _largest(x) + more * _largest(o)
                     wrong = (np.abs(y - wanted) > _LINEAR * size) & np.isfinite(x) & np.isfinite(wanted)
+                    if wrong.any():  # a gradient that cancels to nothing is rounding, which does not add up
+                        parts = ((1.0, tried), (abs(k), point), (more, other))
+                        scale = sum(share * own.scale(at)[values + place] for share, at in parts if share)
+                        wrong &= np.abs(y - wanted) > FORMULA * _U64 * scale
                 off[place] += bool(wrong.any())
                 if wrong.any() and not said:
                     said, leaf = True, self.standard.items[values + place].leaf
