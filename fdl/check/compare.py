@@ -140,9 +140,13 @@ def natural_size(wanted: np.ndarray, argument: np.ndarray, others: list[np.ndarr
 
     A gradient that cancels to nothing is zero if rounding in it is nothing against this, and lost in rounding if not.
     """
-    largest = np.max(np.abs(wanted), initial=0.0, where=np.isfinite(wanted))
     size = rms(argument) or max((rms(x) for x in others), default=0.0) or 1.0
-    return float(max(largest, flow / size)) if math.isfinite(flow) else float(largest)
+    return max(largest(wanted), flow / size) if math.isfinite(flow) else largest(wanted)
+
+
+def largest(x: np.ndarray) -> float:
+    """The size of the largest entry that is finite."""
+    return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
 
 
 def rms(x: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fdl.check.compare import largest
 from fdl.check.evaluate import WIDE, Evaluation, Point, Precision
 from fdl.check.interpreter import opened
 from fdl.check.rounding import unit_roundoff
@@ -118,7 +119,7 @@ def _same(x: Any, y: Any) -> bool:
 def _apart(x: np.ndarray, y: np.ndarray, dtype: Any) -> bool:
     if x.shape != y.shape:
         return True
-    size = np.max(np.abs(x), initial=0.0, where=np.isfinite(x))
+    size = largest(x)
     with np.errstate(all="ignore"):
         close = np.abs(x - y) <= _MORE_THAN_ORDER * unit_roundoff(dtype) * size
     return not np.all(close | (x == y) | (np.isnan(x) & np.isnan(y)))

@@ -13,6 +13,7 @@ from fdl.check.compare import (
     FORMULA,
     Item,
     Truth,
+    largest,
     natural_size,
     of_formula,
     of_rounding,
@@ -134,7 +135,7 @@ class Standard:
         outcome = self.truth(point)
         wanted, values = outcome.arrays[place], len(self.items) - len(point.active)
         if not self.items[place].is_derivative:
-            return float(np.max(np.abs(wanted), initial=0.0, where=np.isfinite(wanted)))
+            return largest(wanted)
         with np.errstate(all="ignore"):
             pairs = zip(point.w, outcome.arrays[:values], strict=False)
             flows = [float(np.max(np.abs(w * y), initial=0.0)) * w.size**0.5 for w, y in pairs]
@@ -316,7 +317,7 @@ class Judge:
             for place, (x, o, y) in enumerate(zip(plain, of_other, own(tried).arrays[values:], strict=True)):
                 with np.errstate(all="ignore"):
                     wanted = k * x + more * o
-                    size = abs(k) * _largest(x) + more * _largest(o)
+                    size = abs(k) * largest(x) + more * largest(o)
                     wrong = (np.abs(y - wanted) > _LINEAR * size) & np.isfinite(x) & np.isfinite(wanted)
                     if wrong.any():  # a gradient that cancels to nothing is rounding, which does not add up
                         parts = ((1.0, tried), (abs(k), point), (more, other))
@@ -512,10 +513,6 @@ class Judge:
         for output, x, y in zip(self.standard.others, got.others, wanted.others, strict=False):
             if not np.array_equal(x, y):
                 self.ledger.error(self.way, mode, f"returned another {output} than the reference", output)
-
-
-def _largest(x: np.ndarray) -> float:
-    return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
 
 
 def _own_scale(own: Measured, point: Point, place: int, thorough: bool) -> np.ndarray:

@@ -110,15 +110,7 @@ def equation(
     return engine.equation(cell(peephole, gate, activation), params, x, state, mask, resets, **run)
 
 
-def forward(params, x, state, mask, resets, *, peephole, gate, activation, **run):
-    return engine.forward(cell(peephole, gate, activation), params, x, state, mask, resets, **run)
-
-
-def backward(residuals, dout, *, peephole, gate, activation, **run):
-    return engine.backward(cell(peephole, gate, activation), residuals, dout, **run)
-
-
-op = Op(equation, forward, backward, name="lstm")
+op = Op(equation, *engine.passes(cell), name="lstm")
 
 
 def _init(key: Any, inputs: int, dtype: Any, *, forget_bias: float, **drawn: Any) -> dict:

@@ -57,15 +57,7 @@ def equation(
     return engine.equation(cell(activation), params, x, state, mask, resets, **run)
 
 
-def forward(params, x, state, mask, resets, *, activation, **run):
-    return engine.forward(cell(activation), params, x, state, mask, resets, **run)
-
-
-def backward(residuals, dout, *, activation, **run):
-    return engine.backward(cell(activation), residuals, dout, **run)
-
-
-op = Op(equation, forward, backward, name="rnn")
+op = Op(equation, *engine.passes(cell), name="rnn")
 
 
 def rnn(

@@ -21,6 +21,7 @@ backpropagation through time. reverse runs from the last step to the first; y[t]
 16-bit inputs: the state, the gates and all sums are kept in float32, and y, dx and the gradients are rounded once.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -39,6 +40,7 @@ from fdl.layers._recurrent.cell import Cell, transposed
 from fdl.op import Static, accumulator
 
 CHUNK = 20
+_RUN = ("reverse", "truncate", "keep")
 
 State = dict[str, Any]
 
@@ -151,6 +153,24 @@ def backward(cell: Cell, residuals, dout, *, reverse, truncate, keep):
     (dx,) = _in_running_order(reverse, jnp.swapaxes(dx, 0, 1))
     dparams = {name: dparams[name].astype(params[name].dtype) for name in params}
     return dparams, dx, None if no_state.value else _cast(dstate, x.dtype), None, None
+
+
+def passes(cell_of: Callable[..., Cell]) -> tuple[Callable, Callable]:
+    """The forward and the backward of an op: its options are those of the run, and those that choose the cell."""
+
+    def chosen(options):
+        run = {name: options[name] for name in _RUN}
+        return cell_of(**{name: value for name, value in options.items() if name not in run}), run
+
+    def run_forward(params, x, state, mask, resets, **options):
+        cell, run = chosen(options)
+        return forward(cell, params, x, state, mask, resets, **run)
+
+    def run_backward(residuals, dout, **options):
+        cell, run = chosen(options)
+        return backward(cell, residuals, dout, **run)
+
+    return run_forward, run_backward
 
 
 # ---- pieces

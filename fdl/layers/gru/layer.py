@@ -62,15 +62,7 @@ def equation(
     return engine.equation(cell(variant, gate, activation), params, x, state, mask, resets, **run)
 
 
-def forward(params, x, state, mask, resets, *, variant, gate, activation, **run):
-    return engine.forward(cell(variant, gate, activation), params, x, state, mask, resets, **run)
-
-
-def backward(residuals, dout, *, variant, gate, activation, **run):
-    return engine.backward(cell(variant, gate, activation), residuals, dout, **run)
-
-
-op = Op(equation, forward, backward, name="gru")
+op = Op(equation, *engine.passes(cell), name="gru")
 
 
 def gru(
