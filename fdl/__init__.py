@@ -3,7 +3,7 @@
 This file is the map; nothing is defined here.
 """
 
-from fdl import backprop, check, data, losses, ops, regularizers, train
+from fdl import backprop, check, convert, data, losses, ops, regularizers, train
 from fdl.compose import parallel, residual, serial
 from fdl.layer import Layer
 from fdl.layers import (
@@ -71,6 +71,7 @@ __all__ = [
     "check",
     "conv",
     "conv_transpose",
+    "convert",
     "data",
     "dense",
     "depthwise_conv",

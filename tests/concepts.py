@@ -186,7 +186,12 @@ CONCEPTS = (
         fdl.ops.embedding,
         lambda key, dtype: ({"w": normal(key, (11, 5), dtype)}, labels(split(key)[1], (3, 4), 11)),
     ),
-    Concept("layers/rnn", fdl.ops.rnn, sequences(rnn_cell("tanh")), ({"keep": "states", "reverse": True},)),
+    Concept(
+        "layers/rnn",
+        fdl.ops.rnn,
+        sequences(rnn_cell("tanh")),
+        ({"keep": "states", "reverse": True, "truncate": 2},),
+    ),
     Concept("layers/lstm", fdl.ops.lstm, sequences(lstm_cell(True, "sigmoid", "tanh")), ({"peephole": True},)),
     *(
         Concept("layers/gru", fdl.ops.gru, sequences(gru_cell(variant, "sigmoid", None)), ({"variant": variant},))

@@ -110,3 +110,24 @@ on_both = jax.shard_map(
     out_specs=(P(), P("devices")),
 )
 same("shard_map, batch norm with unequal counts", jax.jit(on_both)(params, x, labels, mask), want)
+
+# recurrence: parameters on every device, examples spread; without a first state the layer makes one like the examples
+steps = jax.random.normal(jax.random.key(3), (4, 5, 3), jnp.float64)
+seen = jax.random.bernoulli(jax.random.key(4), 0.7, (4, 5))
+dy = jax.random.normal(jax.random.key(5), (4, 5, 6), jnp.float64)
+recurrent = {"rnn": fdl.rnn(6, truncate=2), "lstm": fdl.lstm(6, peephole=True), "gru": fdl.gru(6, keep="states")}
+for name, layer in recurrent.items():
+    weights = jax.tree.map(lambda p: p + 0.1, layer.init(key, (5, 3), jnp.float64)[0])
+
+    def total(run, params, x, mask, dy):
+        return jnp.sum(dy * run(params, {}, x, mask=mask)[0])
+
+    args = (weights, steps, seen, dy)
+    slopes = jax.grad(lambda *args, layer=layer: total(layer.apply, *args), argnums=(0, 1))
+    want = jax.grad(lambda *args, layer=layer: total(layer.equation, *args), argnums=(0, 1))(*args)
+    spread = (P(), P("devices"), P("devices"), P("devices"))
+    over_both = jax.shard_map(slopes, mesh=mesh(AxisType.Auto), in_specs=spread, out_specs=spread[:2])
+    same(f"shard_map, {name}", jax.jit(over_both)(*args), want)
+    with jax.set_mesh(mesh(AxisType.Explicit)):
+        placed = [jax.device_put(arg, jax.tree.map(lambda _, s=s: s, arg)) for arg, s in zip(args, spread, strict=True)]
+        same(f"Explicit mesh, {name}", jax.jit(slopes)(*placed), want)

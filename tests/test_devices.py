@@ -14,6 +14,7 @@ HELD = ["shard_map", "shard_map under jit", "shard_map, traced option"] + [
     )
 ]
 HELD += ["shard_map, batch norm with unequal counts"]
+HELD += [f"{where}, {layer}" for where in ("shard_map", "Explicit mesh") for layer in ("rnn", "lstm", "gru")]
 
 
 def test_two_devices():

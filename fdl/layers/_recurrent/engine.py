@@ -52,8 +52,7 @@ def equation(cell: Cell, params, x, state, mask, resets, *, reverse, truncate, k
     def step(before, i):
         if resets is not None:
             before = _where(resets[:, i], _filled(before, cell.empty), before)
-        if truncate is not None:
-            before = jax.tree.map(lambda s: jnp.where(_cut(i, truncate), jax.lax.stop_gradient(s), s), before)
+        before = _held(before, i, truncate)
         after = cell.equation(params, before, x[:, i])
         if mask is not None:
             after = _where(mask[:, i], after, before)
@@ -76,6 +75,7 @@ def forward(cell: Cell, params, x, state, mask, resets, *, reverse, truncate, ke
     def step(before, i):
         if resets is not None:
             before = _where(_at(resets, i), _filled(before, cell.empty), before)
+        before = _held(before, i, truncate)  # for second derivatives: the first does not pass here
         after, kept = cell.step(weights, before, _driven(w, _entering(x, mask, i), wide))
         if mask is not None:
             after = _where(_at(mask, i), after, before)
@@ -209,6 +209,13 @@ def _cut(i: Any, truncate: int) -> Any:
     return (i > 0) & (i % truncate == 0)
 
 
+def _held(state: State, i: Any, truncate: int | None) -> State:
+    """The state, a constant where the error's way is cut."""
+    if truncate is None:
+        return state
+    return {name: jnp.where(_cut(i, truncate), jax.lax.stop_gradient(s), s) for name, s in state.items()}
+
+
 def _where(which: Any, one: State, other: State) -> State:
     return {name: jnp.where(which[:, None], one[name], other[name]) for name in one}
 
@@ -226,8 +233,8 @@ def _features(params: Any) -> int:
 
 
 def _empty(cell: Cell, params: Any, x: Any, dtype: Any) -> State:
-    # made of x, so that it varies over the same axes of a mesh
-    nothing = jax.lax.full_like(x, cell.empty, dtype, (x.shape[0], _features(params)))
+    # made of x, so that it is spread over a mesh, and varies over its axes, as the examples are
+    nothing = jnp.broadcast_to(jnp.full_like(x[:, 0, :1], cell.empty, dtype), (x.shape[0], _features(params)))
     return dict.fromkeys(cell.state, nothing)
 
 
