@@ -48,9 +48,9 @@ def converted(
         _require_one_dtype(where, at, blocks)
         return found, blocks
 
-    def written(at: str, cell: tuple[str, Blocks]) -> Any:
-        layouts = _writable(where, table, target, cell[0], bias)
-        return write(where, *cell, layouts, AXES, at=at, apart=apart, gradients=gradients)
+    def written(at: str, own: tuple[str, Blocks]) -> Any:
+        layouts = _writable(where, table, target, own[0], bias)
+        return write(where, *own, layouts, AXES, at=at, apart=apart, gradients=gradients)
 
     cells = _each(found_in, _CONTAINERS[source].layers(where, weights))
     if "torch" in (source, target):
@@ -195,14 +195,15 @@ def _of_fdl(where: str, weights: Any) -> list[Layer]:
     nested = isinstance(weights, Mapping) and all(isinstance(layer, Mapping) for layer in weights.values())
     if not nested or not weights or set(weights) & set(DIRECTIONS):
         return _PLAIN.layers(where, weights)
-    numbers = {name: _NUMBERED.fullmatch(str(name)) for name in weights}
-    for name, number in numbers.items():
-        if number is None:
+    numbers = {}
+    for name in weights:
+        found = _NUMBERED.fullmatch(str(name))
+        if found is None:
             refuse(
                 where, f"weights has {name!r}, wanted names with numbers, gru_0; pass a list of the layers, in order"
             )
-    order = sorted(weights, key=lambda name: int(numbers[name][1]))
-    return _PLAIN.layers(where, [weights[name] for name in order])
+        numbers[name] = int(found[1])
+    return _PLAIN.layers(where, [weights[name] for name in sorted(weights, key=lambda name: numbers[name])])
 
 
 def _as_fdl(cell: str, layers: list[Layer]) -> Any:

@@ -240,7 +240,7 @@ def cell_with(**arrays):
         (InputError, "for the weights of one cell say torch_cell", lambda: untyped(CELL)),
         (InputError, r"has the layers {1: .'forward'.}, wanted 0, 1", lambda: untyped({n: w for n, w in STACK.items() if "l1" in n})),
         (InputError, r"has the layers {}", lambda: untyped({})),
-        (InputError, "weights has 'encoder', wanted names with numbers.*pass a list", lambda: untyped({"encoder": BEFORE, "gru_1": BEFORE}, "fdl")),
+        (InputError, "has 'encoder', wanted names with numbers.*pass a list", lambda: untyped({"encoder": BEFORE}, "fdl")),
         (InputError, "weights is empty", lambda: untyped([], "equinox")),
         (InputError, r"'bias_ih', 'weight_hh'\], wanted \['weight_ih'", lambda: cell_with(weight_ih=...)),
         (InputError, "has .*'weight_hr'.*wanted", lambda: fdl.convert.lstm({**torch_stack("lstm", 1, 1), "weight_hr_l0": np.ones((2, D))})),
