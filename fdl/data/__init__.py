@@ -4,3 +4,4 @@ from fdl.data.cifar10 import cifar10 as cifar10
 from fdl.data.cifar10 import cifar10_files as cifar10_files
 from fdl.data.digits import digits as digits
 from fdl.data.mnist import mnist as mnist
+from fdl.data.text import text as text
