@@ -22,5 +22,6 @@ from experiments._evidence import Figure as Figure
 from experiments._evidence import Settings as Settings
 from experiments._evidence import Table as Table
 from experiments._evidence import claim as claim
+from experiments._evidence import largest as largest
 from experiments._evidence import not_run as not_run
 from experiments._evidence import relative_difference as relative_difference

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +102,13 @@ def claim(
 def not_run(name: str, expected: str, reason: str, *, source: str = "") -> Claim:
     """A claim that this run did not look at, and why (data that is not there, a part that only `--full` does)."""
     return Claim(name, source, expected, None, "not run", reason)
+
+
+def largest(values: Iterable[float]) -> float:
+    """The largest of these; NaN if one is, which `max` would let pass."""
+    import numpy as np
+
+    return float(np.max(list(values)))
 
 
 def relative_difference(got: Any, wanted: Any) -> float:

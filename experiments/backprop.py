@@ -26,7 +26,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import fdl
-from experiments import Evidence, Figure, Settings, Table, claim, relative_difference
+from experiments import Evidence, Figure, Settings, Table, claim, largest, relative_difference
 from experiments._feedback import alignment_claims, angle_figure, feedback_alignment, learning_figure, proven
 from experiments._style import (
     BLUE,
@@ -312,7 +312,7 @@ def recurrence_difference(case: Case) -> float:
     delta["w21"] = slopes[1] * (p["w10"]["w"] @ delta["w10"])  # w is [I, O], so that W^T of the notes is w here
     delta["w32"] = slopes[0] * (p["w21"]["w"] @ delta["w21"])
     found = fdl.backprop.deltas(case.model, SQUARED, case.params, {}, case.x, case.y)
-    return max(relative_difference(found[name][0], delta[name]) for name in delta)
+    return largest(relative_difference(found[name][0], delta[name]) for name in delta)
 
 
 class Spectrum(NamedTuple):
@@ -352,7 +352,7 @@ def examples(seed: int) -> Examples:
     return Examples(
         spectra,
         relative_difference(dw[0], np.outer(x[0], errors["hidden"][0])),
-        max(relative_difference(ours, np.asarray(each).mean(axis=0)) for ours, each in pairs),
+        largest(relative_difference(ours, np.asarray(each).mean(axis=0)) for ours, each in pairs),
     )
 
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fdl
-from experiments import Evidence, Figure, Settings, Table, claim, not_run, relative_difference
+from experiments import Evidence, Figure, Settings, Table, claim, largest, not_run, relative_difference
 from experiments._style import BLUE, VERMILION, WIDE, figure
 
 LOSS = fdl.losses.softmax_cross_entropy_with_integer_labels
@@ -195,7 +195,7 @@ def gradient_difference(train: Any, seed: int) -> float:
             jax.jit(fdl.backprop.value_and_grad(NORMALIZED, LOSS, gradient=gradient))(params, state, x, labels)[1]
             for gradient in ("manual", "autodiff")
         ]
-        return max(relative_difference(a, b) for a, b in zip(*map(jax.tree.leaves, grads), strict=True))
+        return largest(relative_difference(a, b) for a, b in zip(*map(jax.tree.leaves, grads), strict=True))
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

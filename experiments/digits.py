@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 import fdl
-from experiments import Evidence, Figure, Settings, Table, claim, relative_difference
+from experiments import Evidence, Figure, Settings, Table, claim, largest, relative_difference
 from experiments._style import BLUE, CYCLE, DIVERGING, GREY, INK, NEGATIVE, POSITIVE, VERMILION, WIDE, figure, picture
 
 MODEL = fdl.serial(hidden=fdl.dense(32), relu=fdl.relu(), output=fdl.dense(10))
@@ -47,7 +47,7 @@ def run(settings: Settings) -> Iterator[Evidence]:
     source = "chain rule: both compute the same derivative"
     yield claim(
         "every gradient leaf of the trained network is the one of jax.grad",
-        max(row[-1] for row in leaves),
+        largest(row[-1] for row in leaves),
         "<",
         1e-12,
         quantity="largest relative difference, float64",

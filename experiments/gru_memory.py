@@ -31,7 +31,7 @@ import numpy as np
 import optax
 
 import fdl
-from experiments import Evidence, Figure, Settings, Table, claim, relative_difference
+from experiments import Evidence, Figure, Settings, Table, claim, largest, relative_difference
 from experiments._style import CYCLE, GREY, INK, WIDE, figure
 from fdl.layers.gru.layer import VARIANTS
 
@@ -45,7 +45,7 @@ def run(settings: Settings) -> Iterator[Evidence]:
     names = ("rnn", "lstm", *(VARIANTS if settings.full else ("full",)))
     yield claim(
         "the error that the units hand from step to step is the one of jax.grad",
-        np.max([agreement(name, settings.seed) for name in names]),
+        largest(agreement(name, settings.seed) for name in names),
         "<",
         1e-10,
         quantity="largest relative difference of dC/d(first state), float64",
@@ -280,9 +280,7 @@ def agreement(name: str, seed: int) -> float:
         last = lambda start: jnp.sum(op.equation(own, driven, start)[1]["h"] * dlast)
         both = lambda start: (through(op, own, driven, start, dlast)[1], jax.grad(last)(start))
         ours, wanted = jax.jit(both)(start)
-        return float(
-            np.max([relative_difference(ours[part], wanted[part]) for part in wanted if np.any(wanted[part] != 0)])
-        )
+        return largest(relative_difference(ours[part], wanted[part]) for part in wanted if np.any(wanted[part] != 0))
 
 
 # ---- what is claimed

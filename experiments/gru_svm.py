@@ -29,7 +29,7 @@ import numpy as np
 import optax
 
 import fdl
-from experiments import Evidence, Figure, Settings, Table, claim, not_run, relative_difference
+from experiments import Evidence, Figure, Settings, Table, claim, largest, not_run, relative_difference
 from experiments._style import BLUE, CYCLE, GREY, INK, SEQUENTIAL, VERMILION, WIDE, figure, picture
 
 UNITS, C, CLASSES, RATE = 64, 0.5, 10, 5e-3
@@ -143,7 +143,7 @@ def agreement(task: Task, seed: int) -> float:
             jax.jit(fdl.backprop.value_and_grad(MODEL, HINGE, penalty(64), gradient=gradient))(params, state, x, y)[1]
             for gradient in ("manual", "autodiff")
         )
-        return float(np.max(list(map(relative_difference, jax.tree.leaves(ours), jax.tree.leaves(theirs)))))
+        return largest(map(relative_difference, jax.tree.leaves(ours), jax.tree.leaves(theirs)))
 
 
 def accuracy_claim(task: Task, results: list[fdl.train.Result]) -> Evidence:

@@ -32,7 +32,7 @@ import numpy as np
 import optax
 
 import fdl
-from experiments import Evidence, Figure, Settings, Table, _ngrams, claim, not_run, relative_difference
+from experiments import Evidence, Figure, Settings, Table, _ngrams, claim, largest, not_run, relative_difference
 from experiments._evidence import Claim, Comparison
 from experiments._style import BLUE, GREY, INK, ORANGE, VERMILION, WIDE, figure, picture
 from fdl.data.text import Text
@@ -232,7 +232,7 @@ def agreement(text: Text, seed: int) -> float:
             )[1]
             for gradient in ("manual", "autodiff")
         )
-        return float(np.max(list(map(relative_difference, jax.tree.leaves(ours), jax.tree.leaves(theirs)))))
+        return largest(map(relative_difference, jax.tree.leaves(ours), jax.tree.leaves(theirs)))
 
 
 # ---- figures

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 import fdl
-from experiments import Evidence, Figure, Settings, Table, claim, not_run, relative_difference
+from experiments import Evidence, Figure, Settings, Table, claim, largest, not_run, relative_difference
 from experiments._style import BLUE, CYCLE, DIVERGING, GREY, INK, NEGATIVE, POSITIVE, WIDE, figure, picture
 
 LOSS = fdl.losses.softmax_cross_entropy_with_integer_labels
@@ -109,7 +109,7 @@ def agreement(model: fdl.Layer, train: Any, seed: int) -> tuple[list[tuple], flo
                 a, b = np.asarray(ours[name][leaf]), np.asarray(theirs[name][leaf])
                 shape = "x".join(map(str, b.shape))
                 rows.append((f"{name}/{leaf}", shape, float(np.abs(b).max()), relative_difference(a, b)))
-    return rows, max(row[-1] for row in rows)
+    return rows, largest(row[-1] for row in rows)
 
 
 def trained(model: fdl.Layer, train: Any, test: Any, epochs: int, seed: int) -> fdl.train.Result:

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fdl
-from experiments import Evidence, Figure, Settings, Table, claim, relative_difference
+from experiments import Evidence, Figure, Settings, Table, claim, largest, relative_difference
 from experiments._ellipsoid import ellipsoid
 from experiments._style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, WIDE, figure
 
@@ -206,7 +206,7 @@ def comparisons(lines: Any, sigmas: Any, peers: np.ndarray, peer_sigmas: np.ndar
     for k, (name, solver, reason, bound) in enumerate(zip(NAMES, SOLVERS, reasons, bounds, strict=True)):
         yield claim(
             f"{name}: the line is that of {solver}" if name != "MAE" else f"MAE: the line is {solver}",
-            max(relative_difference(a, b) for a, b in zip(lines[:, k], peers[k], strict=True)),
+            largest(relative_difference(a, b) for a, b in zip(lines[:, k], peers[k], strict=True)),
             "<",
             bound,
             quantity=f"largest relative difference of (slope, intercept) over {len(lines)} data sets",

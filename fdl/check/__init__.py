@@ -23,9 +23,14 @@
 | rounding.py    | how large a rounding error may be, entry by entry                                   |
 | compare.py     | is an entry right, and what does a wrong array look like                            |
 | aggregate.py   | what all entries say together, where rounding hides a fault in each                 |
+| primal.py      | what JAX makes of a candidate's computation without its hand-written derivatives    |
+| widened.py     | the same computation in float64 throughout, whatever it casts to                    |
 | numerical.py   | what complex steps and central differences can say where there is no reference      |
 | analytic.py    | the complex step, and whether a function is analytic                                |
+| tangent.py     | forward mode as a witness, where the size of one leaf hides another                 |
+| curvature.py   | second derivatives where there is no reference                                      |
 | kinks.py       | where the slope jumps, between which values, and what was returned there, together   |
+| conventions.py | the slopes of every output entry on its own, each with a convention of its own       |
 | origin.py      | where a number stops being finite                                                   |
 | places.py      | whose line an equation is: the caller's, and inside which library function          |
 | ledger.py      | what all comparisons of an array add up to                                          |

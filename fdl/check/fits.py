@@ -156,9 +156,9 @@ def of_factor(k: float, sizes: dict[int, str], literals: Callable[[], dict[str, 
     for m, counted in sizes.items():
         where = f"m = {m} ({counted})"
         if m > 2 and near(k - 1, 1 / (m - 1)):
-            return 2, f"{{d}} is {m}/{m - 1} times what it should be: 1/(m - 1) in place of 1/m, {where}"
+            return 2, f"{{d}} is {m}/{m - 1} times what it should be: {_or_plain(k)}1/(m - 1) in place of 1/m, {where}"
         if near(k - 1, -1 / m):
-            return 2, f"{{d}} is {m - 1}/{m} times what it should be: 1/m in place of 1/(m - 1), {where}"
+            return 2, f"{{d}} is {m - 1}/{m} times what it should be: {_or_plain(k)}1/m in place of 1/(m - 1), {where}"
     if mean := _of_mean(k, sizes):
         return 3, f"{{d}} is {_fraction(k)} what it should be: {mean}"
     for number, where in known["div"].items():
@@ -178,6 +178,11 @@ def of_factor(k: float, sizes: dict[int, str], literals: Callable[[], dict[str, 
                     f"{{d}} is {m}/{n} times what it should be: divided by {n} ({other}) in place of {m} ({counted})",
                 )
     return 6, f"{{d}} is {times(k)} what it should be"
+
+
+def _or_plain(k: float) -> str:
+    """The other reading of a factor that is a round number whatever is counted."""
+    return f"a factor of {k:.4g}, or " if near(20 * k, round(20 * k)) else ""
 
 
 def _of_mean(k: float, sizes: dict[int, str]) -> str:

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdl.check.evaluate import native_precision
 from fdl.check.modes import MODES
+from fdl.check.primal import primal_of
 from fdl.check.report import Report
 from fdl.check.subject import Differentiated, argument_names, layout_of, signed
 from fdl.check.trial import Trial, report_of
@@ -37,7 +39,8 @@ def gradients(
     candidate: an Op, or any function that JAX can differentiate (what its custom_vjp returns is what is judged).
     args: arrays, or pytrees of arrays, modules too. Passed on and listed: integers, booleans, keys, None, empty arrays, and
     leaves that are no arrays, such as the activation or the rate (a Python float) that a module holds.
-    reference: a plain function of the same arguments. For an Op, its equation; with none, complex steps or central differences decide.
+    reference: a plain function of the same arguments. For an Op, its equation; with none, complex steps or central differences
+    decide, and where the candidate has a custom_vjp, JAX's own derivative of what it computes.
     options: keyword options, passed to both.
     modes: "quick" (eager, or jit where that is many operations; one cotangent), "default" (eager, jit, vmap; several cotangents)
     or "all" (the table in `fdl/check/modes.py`: scan, checkpoint, shard_map, other dtypes, second derivatives, ...).
@@ -64,17 +67,20 @@ def gradients(
     plain = reference.equation if isinstance(reference, Op) else reference
     if plain is None and isinstance(candidate, Op):
         plain = candidate.equation
-    trial = Trial(
-        judged if plain is None else Differentiated(plain, layout, settings),
-        {"": judged},
-        layout,
-        active,
-        (leaves, arrays),
-        modes=modes,
-        seed=seed_of(where, key),
-        numerically=plain is None,
+    fixed, seed = (leaves, arrays), seed_of(where, key)
+    tried = lambda against, numerically: Trial(
+        against, {"": judged}, layout, active, fixed, modes=modes, seed=seed, numerically=numerically
     )
-    against = trial.evidence if plain is None else _name_of_reference(candidate, reference)
+    if plain is not None:
+        trial = tried(Differentiated(plain, layout, settings), False)
+        return report_of(_name(candidate), _name_of_reference(candidate, reference), [trial])
+    primal = primal_of(judged, native_precision(active), active, fixed)
+    trial = tried(primal or judged, True)
+    if trial.refuted:
+        trial = tried(judged, True)
+        trial.notes.append(f"JAX's own derivative of the computation is not what {trial.evidence} find: left out")
+        primal = None
+    against = trial.evidence if primal is None else f"JAX's own derivative of it and {trial.evidence}"
     return report_of(_name(candidate), against, [trial])
 
 

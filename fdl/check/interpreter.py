@@ -1,12 +1,9 @@
 """Evaluating a jaxpr equation by equation, with a say in what each of them takes and gives."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-
-from fdl.check.subject import is_constant, signed, without_constants
 
 Place = tuple[tuple[int, ...], str, int]  # the path of an equation into nested jaxprs, what of it, and which
 
@@ -82,33 +79,3 @@ class Interpreter:
 
         carry, ys = jax.lax.scan(body, carry, xs, length=params["length"], reverse=params["reverse"])
         return [*carry, *ys]
-
-
-# ---- functions without their own derivatives ----
-
-HAND_WRITTEN: tuple[Mapping[str, str], ...] = (
-    {"custom_vjp_call": "call_jaxpr"},
-    {"custom_vjp_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"},
-)
-
-
-def without_rules(function: Callable, rules: Mapping[str, str]) -> Callable:
-    """The function with JAX's own derivative in place of hand-written ones: those of HAND_WRITTEN[0] or HAND_WRITTEN[1]."""
-    inlining = Interpreter()
-    inlining.calls = CALLS | dict(rules)
-
-    @functools.wraps(signed(function))
-    def plain(*args: Any, **options: Any) -> Any:
-        leaves, structure = jax.tree.flatten((args, options))
-        place = [k for k, x in enumerate(leaves) if not is_constant(x)]
-
-        def run(arrays: list) -> Any:
-            given = dict(zip(place, arrays, strict=True))
-            args, options = jax.tree.unflatten(structure, [given.get(k, x) for k, x in enumerate(leaves)])
-            return without_constants(function(*args, **options))
-
-        arrays = [leaves[k] for k in place]
-        jaxpr, out = jax.make_jaxpr(run, return_shape=True)(arrays)
-        return jax.tree.unflatten(jax.tree.structure(out), inlining.evaluate(jaxpr, (), arrays))
-
-    return plain

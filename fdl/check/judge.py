@@ -21,6 +21,7 @@ from fdl.check.compare import (
     without_kinks,
     wrong_entries,
 )
+from fdl.check.conventions import Conventions, explained
 from fdl.check.draws import Traces, draws_by_precision
 from fdl.check.evaluate import WIDE, Evaluation, Measured, Outcome, Point, Precision, brief
 from fdl.check.kinks import Jump, Together, jumps, summed
@@ -29,6 +30,7 @@ from fdl.check.report import ExactTest, Failure, path_of
 from fdl.check.rounding import unit_roundoff, working_precision
 from fdl.check.subject import Differentiated, Subject
 from fdl.check.transformed import Second
+from fdl.check.widened import widened
 
 _U64 = unit_roundoff(np.float64)
 _FACTORS = (("2^40", 2.0**40), ("2^-40", 2.0**-40), ("-1", -1.0))  # by which a cotangent is scaled
@@ -46,15 +48,24 @@ class Standard:
         others: tuple[str, ...],
         native: Precision,
         rng: np.random.Generator,
+        widen: bool = False,
+        is_primal: bool = False,
     ):
+        """is_primal: the reference is the candidate's own computation.
+
+        widen: the truth is the reference in float64 throughout, where it computes in fewer digits inside."""
         self.reference, self.items, self.others, self.native, self.rng = reference, items, others, native, rng
         self.notes: list[str] = []
+        self.is_primal = is_primal
         first = traces.point
         self.truth = self._truth(first)
+        if widen:
+            self._widen(first)
         self._plain = Evaluation(reference, native, quick=True)
         self._plain_outcomes: dict[int, tuple[Point, Outcome]] = {}
         self._precisions: dict[tuple, list[float]] = {}
         self._kinks: dict[tuple[int, int], tuple[Point, list[Jump]]] = {}
+        self._conventions: dict[tuple[int, int], tuple[Point, Conventions]] = {}
         self._seconds: dict[Precision, Measured] = {}
         self._pairings: Pairings | None = None
         # the truth for what runs in the precision of the arguments
@@ -80,6 +91,22 @@ class Standard:
         if truth.note:
             self.notes.append(f"rounding inside the reference was not seen, only that of its arguments ({truth.note})")
         return truth
+
+    def _widen(self, first: Point) -> None:
+        narrow = self.truth
+        if narrow.precision is not WIDE or max(narrow.precisions(first), default=0.0) <= _U64:
+            return
+        try:
+            wide = Measured(widened(self.reference), WIDE, self.rng)
+            same = [x.shape for x in wide(first).arrays] == [x.shape for x in narrow(first).arrays]
+        except Exception:  # a kernel, a solver with rules of its own
+            return
+        if same:
+            self.truth = wide
+
+    @property
+    def is_widened(self) -> bool:
+        return self.truth.subject is not self.reference
 
     def plain(self, point: Point) -> Outcome:
         """The reference in the precision of the arguments."""
@@ -115,6 +142,13 @@ class Standard:
             self._kinks[id(point), id(truth)] = (point, jumps(truth, point, self.rng))
         return self._kinks[id(point), id(truth)][1]
 
+    def conventions(self, point: Point, *, near: bool = False) -> Conventions:
+        """What entries may be at a kink of several outputs."""
+        truth = self.near_truth if near else self.truth
+        if (id(point), id(truth)) not in self._conventions:
+            self._conventions[id(point), id(truth)] = (point, Conventions(truth, point, self.rng))
+        return self._conventions[id(point), id(truth)][1]
+
     def pairings(self, point: Point) -> Pairings:
         """The reference in forward mode, along directions in every leaf."""
         if self._pairings is None:
@@ -149,6 +183,15 @@ class Standard:
         return self.natural(values + place, dataclasses.replace(point, w=w)) * max(shares)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _At:
+    """Which of the results is compared, at the sum of which points; near: in the precision of the arguments."""
+
+    place: int
+    points: list[Point]
+    near: bool = False
+
+
 class Judge:
     """One candidate against the standard; what it finds goes into the ledger."""
 
@@ -175,7 +218,7 @@ class Judge:
         points = [point] if isinstance(point, Point) else list(point)
         # where one argument is float32 beside float64 ones, its gradient is rounded to float32
         exact = precision.wide or (precision.x64 and all(x.dtype == np.float64 for x in points[0].active))
-        if exact and self.wide is not None:
+        if exact and self.wide is not None and not self.standard.is_widened:
             self._compare_formula(mode, points, got, self.wide, places)
         else:
             self.compare_rounding(mode, points, got, places)
@@ -241,7 +284,9 @@ class Judge:
         standard, name = self.standard, self.way or "the candidate"
         if standard.truth.precision is not WIDE:
             return None
-        own = Measured(self.candidate, WIDE, standard.rng)
+        own = (
+            standard.truth if self.candidate is standard.truth.subject else Measured(self.candidate, WIDE, standard.rng)
+        )
         try:
             found = own(points[0])
         except Exception as error:
@@ -263,7 +308,12 @@ class Judge:
             reason = (
                 f"{name} computes {', '.join(narrow[:3])}{', ...' if len(narrow) > 3 else ''} in lower precision inside"
             )
-            self.notes.append(f"{reason}: judged in the precision of its arguments alone")
+            held = (
+                "held against the same in float64"
+                if standard.is_widened
+                else "judged in the precision of its arguments alone"
+            )
+            self.notes.append(f"{reason}: {held}")
         return own
 
     # ---- exact tests ----
@@ -273,14 +323,15 @@ class Judge:
         # what is wrong entry by entry is said so already
         failed = {failure.leaf for failure in self.ledger.failures}
         gradients = [self._as_at_kinks(own, point, place) for place in range(values, len(self.standard.items))]
-        self._require_adjoint(point, values, gradients, failed)
+        if not self.standard.is_primal:  # steps are taken instead, which know nothing of JAX's rules
+            self._require_adjoint(point, values, gradients, failed)
         self._require_linear(own, point, values, bool(failed))
         self._require_independence(own, point, values)
 
     def _as_at_kinks(self, own: Measured, point: Point, place: int) -> tuple[np.ndarray, np.ndarray]:
         """(a gradient, what is allowed in it); the reference's where the candidate took another slope at a kink."""
         got, allowance = own(point).arrays[place], self._formula_allowance(place, [point], self.standard.truth, own)
-        settled, _ = self._settled(got, allowance, lambda: self.standard.kinks(point)[place])
+        settled, _ = self._settled(got, allowance, _At(place, [point]))
         return np.where(settled.comparable, got, settled.wanted), settled.allowed
 
     def _require_adjoint(
@@ -373,7 +424,7 @@ class Judge:
         if not (got != 0).any():
             return np.zeros(got.shape, bool)
         allowance = self._formula_allowance(place, [point], self.standard.truth, own)
-        settled, _ = self._settled(got, allowance, lambda: self.standard.kinks(point)[place])
+        settled, _ = self._settled(got, allowance, _At(place, [point]))
         return wrong_entries(got, settled)
 
     def _compare_formula(
@@ -437,7 +488,7 @@ class Judge:
             own_scale = scale_of(own, thorough) if own is not None else None
             wanted = _sum(truth(point).arrays[place] for point in points)
             plain = _sum(self.standard.plain(point).arrays[place] for point in points)
-            return of_rounding(wanted, scale, own_scale, u, plain, dtype)
+            return of_rounding(wanted, scale, own_scale, u, plain, dtype, self.standard.items[place].is_derivative)
 
         return allowance
 
@@ -452,8 +503,7 @@ class Judge:
         near: bool = False,
     ) -> None:
         natural = max(self.standard.natural(place, point) for point in points)
-        kinks = lambda: summed([self.standard.kinks(point, near=near)[place] for point in points])
-        self._settle(self.standard.items[place], where, got, allowance, kinks, natural)
+        self._settle(self.standard.items[place], where, got, allowance, _At(place, points, near), natural)
 
     def _settle(
         self,
@@ -461,11 +511,11 @@ class Judge:
         where: Where,
         got: np.ndarray,
         allowance: Callable[[bool], Truth],
-        kinks: Callable[[], Jump] | None,
+        at: "_At | None",
         natural: float,
     ) -> None:
         """Enters the comparison. A candidate is accused only of what neither many draws of the rounding nor a kink explain."""
-        truth, jump = self._settled(got, allowance, kinks)
+        truth, jump = self._settled(got, allowance, at)
         self.ledger.add(item, where, got, truth, natural, jump)
         if where.dtype != "float64" and not wrong_entries(got, truth).any() and common_error(got, truth) is not None:
             self._accuse_together(item, where, got, allowance(True))
@@ -479,16 +529,21 @@ class Judge:
             )
 
     def _settled(
-        self, got: np.ndarray, allowance: Callable[[bool], Truth], kinks: Callable[[], Jump] | None
+        self, got: np.ndarray, allowance: Callable[[bool], Truth], at: "_At | None"
     ) -> tuple[Truth, Jump | None]:
         """The truth after everything that explains `got` was tried, and the jump if there was need to look for one."""
         truth, jump = allowance(False), None
         if wrong_entries(got, truth).any():
             truth = allowance(True)
-        if kinks is not None and self.standard.truth.precision.wide and wrong_entries(got, truth).any():
-            jump = kinks()
-            explained = jump.of(got, truth.wanted, truth.allowed)
-            truth = without_kinks(got, truth, explained.low, explained.high)
+        if at is not None and self.standard.truth.precision.wide and wrong_entries(got, truth).any():
+            standard, values = self.standard, len(self.standard.items) - len(at.points[0].active)
+            jump = summed([standard.kinks(point, near=at.near)[at.place] for point in at.points])
+            known = jump.of(got, truth.wanted, truth.allowed)
+            truth = without_kinks(got, truth, known.low, known.high)
+            wrong = wrong_entries(got, truth)
+            if at.place >= values and (wrong & jump.there).any():
+                conventions = [standard.conventions(point, near=at.near) for point in at.points]
+                truth = explained(got, truth, jump, wrong, conventions, at.place - values)
         return truth, jump
 
     def _alike(self, mode: str, got: Outcome, wanted: Outcome, places: Sequence[int] | None) -> list[tuple[int, int]]:

@@ -30,7 +30,7 @@ _WAYS_AT_RANDOM = 16  # in 16 random directions one entry goes to one side only 
 _ALIKE = 1e-3  # of a jump: two slopes closer than this are the same one
 _CLEAR = 1e3  # times what rounding may do: a smaller jump is not spoken of
 _MOST = 1000  # entries that a report lists
-_TOGETHER = 48  # entries whose slopes jump together that are judged together
+_TOGETHER = 128  # entries whose slopes jump together that are judged together
 _GROUPS = 32  # of such entries
 _MOVED_ALONE = 256  # entries, to see which jump together
 _OFF_THE_PLANE = 1e-2  # of the jumps: what is further off is no subgradient
@@ -152,14 +152,22 @@ def _each_of_equal_entries(point: Point) -> Iterator[list]:
 
 def _around(truth: Measured, point: Point, step: float, ways: list[list]) -> list[list[np.ndarray]]:
     """Per array, the truth along every way when the entries of the arguments are moved by up to +-step of their size."""
-    sizes = [_sizes(x) for x in point.active]
-    met = []
-    for way in ways:
-        with np.errstate(all="ignore"):  # infinite arguments
-            triples = zip(point.active, way, sizes, strict=True)
-            moved = [x.astype(np.float64) + step * by * size for x, by, size in triples]
-        met.append(truth.near(point, moved).arrays)
+    met = [truth.near(point, moved).arrays for moved in _moved(point, step, ways)]
     return [list(arrays) for arrays in zip(*met, strict=True)]
+
+
+def moved_around(point: Point, wide: bool, rng: np.random.Generator) -> list[list[np.ndarray]]:
+    """The arguments, moved a little in every way."""
+    return _moved(point, (_STEPS_ASIDE if wide else _STEPS_IN_FLOAT32)[-1], _ways(point, rng))
+
+
+def _moved(point: Point, step: float, ways: list[list]) -> list[list[np.ndarray]]:
+    sizes = [_sizes(x) for x in point.active]
+    with np.errstate(all="ignore"):  # infinite arguments
+        return [
+            [x.astype(np.float64) + step * by * size for x, by, size in zip(point.active, way, sizes, strict=True)]
+            for way in ways
+        ]
 
 
 def _sizes(x: np.ndarray) -> np.ndarray:

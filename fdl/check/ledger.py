@@ -6,7 +6,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from fdl.check.compare import Item, Truth, decides, lost_entries, pattern, wrong_entries
+from fdl.check.compare import Item, Truth, decides, decides_in_16_bits, lost_entries, pattern, wrong_entries
 from fdl.check.kinks import Jump
 from fdl.check.numerical import Evidence
 from fdl.check.report import NUMERICAL, RIGHT, UNDECIDED, WRONG, Comparison, ExactTest, Failure, Kink, LeafSummary
@@ -15,6 +15,8 @@ from fdl.check.rounding import unit_roundoff
 _KINK = " of this kink"
 _DTYPES = ("float16", "bfloat16", "float32", "float64")  # modes of their own, which nobody asked for one by one
 _APART = 1e-2
+_SEVERAL, _FORMULAS = 3, ("factor", "zero", "transposed")
+_BESIDE = 1e-3  # of how far an entry is outside of it: an interval that is narrower is no kink
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,11 @@ class Ledger:
         self._digits: dict[Item, _Digits] = {}  # of the plain version
         self._own: dict[Item, _Digits] = {}  # of the candidate, the fewest
         self._lost: dict[Item, tuple[str, np.ndarray, np.ndarray]] = {}  # (dtype, lost entries, those that are not 0)
-        self._numerical: dict[Item, Evidence] = {}
+        self._few_bits: dict[Item, dict[str, np.ndarray]] = {}  # what is decided if 16 bits are all there are, by way
+        self._finest: dict[Item, float] = {}  # the least roundoff of any comparison
+        self._numerical: dict[Item, Evidence] = {}  # which decides
+        self._beside: dict[Item, Evidence] = {}  # beside a reference
+        self._of_truth: set[Item] = set()
         self.kinks: list[Kink] = []
         self.exact_tests: list[ExactTest] = []
         self._passed_over: list[str] = []
@@ -62,7 +68,9 @@ class Ledger:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        return (*self.errors, *(row.failure for row in self.rows.values() if row.failure is not None))
+        found = [row.failure for row in self.rows.values() if row.failure is not None]
+        # what was seen entry by entry says more than a direction does
+        return (*self.errors, *sorted(found, key=lambda failure: failure.mode in NUMERICAL))
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -190,10 +198,15 @@ class Ledger:
                 message = f"{failure.message or 'not finite'}: {said}"
                 row.failure = dataclasses.replace(failure, message=message)
 
-    def add_numerical(self, item: Item, evidence: Evidence) -> None:
-        """Complex steps or central differences of one leaf, which decide where there is no reference."""
+    def add_numerical(self, item: Item, evidence: Evidence, *, alone: bool, of_truth: bool = False) -> None:
+        """Complex steps or central differences of one leaf. alone: they decide, for there is no reference; else they accuse.
+
+        of_truth: they are about what the candidate is held against.
+        """
+        if of_truth:
+            self._of_truth.add(item)
         where = Where("", evidence.method, "float64")
-        self._numerical[item] = evidence
+        (self._numerical if alone else self._beside)[item] = evidence
         compared = evidence.directions - evidence.kinks
         counts = (evidence.decided.size, compared, 0, 0, evidence.kinks, evidence.wrong, evidence.worst)
         row = self.rows[item, where] = _Row(
@@ -209,6 +222,9 @@ class Ledger:
     def _learn(self, item: Item, where: Where, got: np.ndarray, truth: Truth, natural: float) -> None:
         decided, now = self._decided.setdefault(item, {}), decides(truth, natural)
         decided[where.way] = decided[where.way] | now if where.way in decided else now
+        few = self._few_bits.setdefault(item, {})
+        few[where.way] = few.get(where.way, False) | decides_in_16_bits(truth, natural)
+        self._finest[item] = min(self._finest.get(item, np.inf), truth.coarse)
         if (
             truth.lost is not None and where.mode != where.dtype
         ):  # other dtypes than the arguments' were not asked for one by one
@@ -242,7 +258,13 @@ class Ledger:
     ) -> Failure:
         worst = np.unravel_index(int(np.argmax(np.where(wrong, ratio, -1.0))), wrong.shape)
         seen = pattern(got, truth, wrong)
-        message = self._rounding_alone(item, where, got, truth, wrong) or seen
+        alone = self._rounding_alone(item, where, got, truth, wrong)
+        # several entries that are wrong in one way are no rounding
+        message = (
+            f"{seen}, right in float64; {alone}"
+            if alone and wrong.sum() >= _SEVERAL and seen.startswith(_FORMULAS)
+            else alone or seen
+        )
         return Failure(
             quantity=item.kind,
             leaf=item.leaf,
@@ -276,14 +298,12 @@ class Ledger:
     # ---- what an array comes to ----
 
     def _summary(self, item: Item) -> LeafSummary:
-        evidence, masks = self._numerical.get(item), list(self._decided[item].values())
-        if evidence is not None:
-            masks.append(evidence.decided)
-        decided = np.logical_and.reduce(masks)
-        sees = self._sees[item] if evidence is None else evidence.sees
+        evidence = self._numerical.get(item)
+        decided, sees = self._known(item)
         finite = sees[np.isfinite(sees)]
         undecided = bool(evidence and evidence.undecided) or self._all_lost(item)
-        verdict = RIGHT if decided.any() and not undecided else UNDECIDED
+        in_few_bits = not decided.any() and self._decided_in_few_bits(item)
+        verdict = RIGHT if (decided.any() or in_few_bits) and not undecided else UNDECIDED
         if any(row.failure is not None for (known, _), row in self.rows.items() if known == item):
             verdict = WRONG
         return LeafSummary(
@@ -295,7 +315,29 @@ class Ledger:
             entries=int(decided.size),
             sees=float(np.median(finite)) if finite.size else float("inf"),
             note=self._note(item, verdict),
+            in_few_bits=in_few_bits and verdict == RIGHT,
         )
+
+    def _decided_in_few_bits(self, item: Item) -> bool:
+        """Whether what is computed in 16 bits throughout is right as far as these show."""
+        if not self._finest.get(item, 0.0) >= unit_roundoff(jnp.float16):
+            return False
+        evidence, ways = self._numerical.get(item), list(self._few_bits[item].values())
+        known = np.logical_and.reduce(ways if evidence is None else [*ways, evidence.decided])
+        return bool(known.any())
+
+    def _known(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """Entry by entry: whether a fault of 1 % would have been seen, and the smallest fault that would."""
+        evidence, beside = self._numerical.get(item), self._beside.get(item)
+        if evidence is not None and item not in self._of_truth:
+            return evidence.decided, evidence.sees
+        decided = np.logical_and.reduce(list(self._decided[item].values()))
+        sees = self._sees.get(item, np.full(decided.shape, np.inf))
+        if evidence is not None:
+            return decided & evidence.decided, np.fmax(sees, evidence.sees)
+        if beside is not None and not beside.undecided:
+            return decided | beside.decided, np.fmin(sees, beside.sees)
+        return decided, sees
 
     def _all_lost(self, item: Item) -> bool:
         """Whether nothing that is not 0 is left of a derivative in the precision of the arguments."""
@@ -311,6 +353,8 @@ class Ledger:
                     f"{int(lost.sum())} of {lost.size} entries of the {item} in {dtype}, where it over- or underflows"
                 )
         for (item, where), row in self.rows.items():
+            if item in self._beside and where.mode in NUMERICAL:
+                continue
             if item.is_derivative and row.comparison.entries and not row.comparison.comparisons + row.reached:
                 said.append(f"the {item} in {where.mode}")
         return said
@@ -353,8 +397,14 @@ class Ledger:
 
 def _outside(jump: Jump | None, got: np.ndarray, wrong: np.ndarray) -> str:
     """Where wrong entries are at a kink: how far their slopes go."""
-    at_kink = wrong & jump.there & np.isfinite(got) if jump is not None else np.zeros(wrong.shape, bool)
-    if jump is None or not at_kink.any():
+    if jump is None:
+        return ""
+    with np.errstate(all="ignore"):
+        aside = np.maximum(jump.low - got, got - jump.high)
+        at_kink = (
+            wrong & np.isfinite(got) & (jump.high - jump.low > _BESIDE * aside)
+        )  # else it is the rounding of the truth
+    if not at_kink.any():
         return ""
     index = tuple(int(i) for i in np.argwhere(at_kink)[0])
     where = f" at [{', '.join(map(str, index))}]" if index else ""

@@ -20,7 +20,8 @@
 
 What raises in a mode is a failure of that mode, a candidate that cannot be differentiated twice as the reference can included.
 Named as not judged: another dtype than that of the arguments in which one of them does not run, forward over reverse of a
-backward pass that calls a custom_vjp, and second derivatives that neither has or that there is no reference for. Where the
+backward pass that calls a custom_vjp, and second derivatives that neither has. Without a reference, and without a custom_vjp
+whose computation is one, complex steps or central differences of the gradient judge the second derivative. Where the
 candidate has some and the reference none, and where a mode had nothing to compare, the verdict is "undecided".
 """
 
@@ -35,6 +36,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from fdl.check.compare import Item
+from fdl.check.curvature import second_evidence
 from fdl.check.evaluate import Evaluation, Outcome, Point, Precision, brief, stacked
 from fdl.check.judge import Judge
 from fdl.check.subject import Differentiated, Layout, Subject, is_countable
@@ -338,8 +341,6 @@ class Modes:
         except Exception as error:
             self._without_second_reference(mode, point, error)
             return None
-        if self.judge.is_own_reference:
-            self._pass_over("second derivative", "there is no reference for second derivatives")
         return point
 
     def _without_second_reference(self, mode: str, point: Point, error: Exception) -> None:
@@ -355,20 +356,41 @@ class Modes:
         if (point := self._along(mode)) is None:
             return
         try:
-            self.judge.compare_second(mode, point, Second)
+            if self.judge.is_own_reference:
+                self._second_by_steps(mode, point)
+            else:
+                self.judge.compare_second(mode, point, Second)
         except Exception as error:
+            if self.judge.standard.is_primal:
+                self._pass_over(mode, f"{self._name} has no second derivatives ({brief(error)})")
+                return
             said = 'cannot be differentiated twice, as the reference can (modes="default" asks for first derivatives alone)'
             self.judge.ledger.error(self.judge.way, mode, f"{said}: raised {brief(error)}")
+
+    def _second_by_steps(self, mode: str, point: Point) -> None:
+        """Without a reference: complex steps or central differences of the gradient that is judged."""
+        items = [Item("second derivative", item.leaf) for item in self.judge.standard.items if item.is_derivative]
+        found = (
+            second_evidence(self._candidate, point, self.rng) if isinstance(self._candidate, Differentiated) else None
+        )
+        if found is None or any(evidence.undecided and not evidence.wrong for evidence in found):
+            why = "are too rough" if found else "need float64, in which not all of it is computed"
+            self._pass_over(mode, f"second derivatives were not compared: there is no reference, and steps {why}")
+        for item, evidence in zip(items, found or (), strict=False):
+            if evidence.wrong or not evidence.undecided:
+                self.judge.ledger.add_numerical(item, evidence, alone=True)
 
     def _forward_over_reverse(self, mode: str) -> None:
         if (point := self._along(mode)) is None:
             return
         try:
             self.judge.compare_second(mode, point, ForwardOverReverse)
-        except TypeError as error:
-            if "custom_vjp" not in str(error):
+        except Exception as error:
+            of_custom_vjp = isinstance(error, TypeError) and "custom_vjp" in str(error)
+            if not (of_custom_vjp or self.judge.standard.is_primal):
                 raise
-            self._pass_over(mode, f"{self._name} has no forward over reverse: its backward pass calls a custom_vjp")
+            why = "its backward pass calls a custom_vjp" if of_custom_vjp else brief(error)
+            self._pass_over(mode, f"{self._name} has no forward over reverse: {why}")
 
 
 def _stacked_last(points: list[Point], share: Share) -> Point:

@@ -33,18 +33,23 @@ import numpy as np
 from fdl.check.analytic import ComplexStep, complex_step
 from fdl.check.compare import FORMULA, rms
 from fdl.check.evaluate import Evaluation, Measured, Outcome, Point
+from fdl.check.rounding import unit_roundoff
 from fdl.check.subject import Differentiated, Result
+from fdl.check.tangent import Tangent
 
-STEP, DIFFERENCES = "complex step", "central differences"
+STEP, DIFFERENCES, FORWARD = "complex step", "central differences", "forward mode"
 _COORDINATES = 8  # leaves up to this size are tried entry by entry
 _DIRECTIONS = 4
 _BLOCKS = 32
 _STEPS = 0.25 * 0.5 ** np.arange(14)
 _MIDDLE = 9  # of the steps: 5e-4, small against most curvatures
 _ENOUGH = 1e-6  # of the size of the derivative: an error estimate below it decides,
+_SEEN = 1e-2  # of a leaf's own size: what differences have to see of it
+_NOTHING = 1e-6  # of what cancels in an entry: it is zero up to rounding
 _ROUGH = 1e-3  # and one above this accuses nobody
 _MARGIN = 30.0  # times the estimated error
 _FLOOR = 1e-12  # of the size of the derivative
+_OTHERS = (1.37, 0.61)  # times the complex step: other digits, to see its rounding
 _EQUAL = 3  # entries: of two equal ones the slopes on either side show all there is
 _APART = 2.0**-10  # of their size, by which equal entries are moved apart,
 _ORDERS = 16  # in so many ways at random,
@@ -94,9 +99,18 @@ class _Value:
 
 
 def evidence(
-    candidate: Differentiated, measured: Measured, point: Point, values: int, rng: np.random.Generator
+    candidate: Differentiated,
+    measured: Measured,
+    point: Point,
+    values: int,
+    rng: np.random.Generator,
+    *,
+    thorough: bool = True,
 ) -> list[Evidence]:
-    """One row per differentiated leaf. `measured` is the candidate in float64, its first `values` arrays the outputs."""
+    """One row per differentiated leaf. `measured` is the candidate in float64, its first `values` arrays the outputs.
+
+    thorough: along entries of about the same slope too, where nothing else looks at single entries.
+    """
     outcome, scales = measured(point), measured.scale(point)
     run = Evaluation(_Value(candidate), measured.precision, quick=True)
     with np.errstate(all="ignore"):
@@ -104,19 +118,20 @@ def evidence(
         roundings = [np.abs(w * u * s) for w, s, u in parts]
         flow = float(np.sqrt(sum(np.sum(np.square(w * y)) for w, y in zip(point.w, outcome.arrays, strict=False))))
     step = complex_step(candidate, measured.precision, point, outcome.arrays, scales)
+    tangent = Tangent(candidate, measured.precision, point, rng)
     rows = []
     for place, leaf in enumerate(point.active):
         dx, scale = outcome.arrays[values + place], scales[values + place]
         size, tried = _size(leaf, point.active), []
-        u = measured.precisions(point)[values + place]
-        blocks = _blocks(leaf, size, dx, rng)
+        rounding = measured.precisions(point)[values + place] * scale
+        blocks = _blocks(leaf, size, dx, rng) if thorough else []
         for number, v in enumerate(directions := _directions(leaf, size, rng) + blocks):
-            by_step = None if step is None else _try_step(step, place, v, dx, u * scale, flow)
-            if by_step is None or by_step.ratio > 1:
-                by_differences = _try(run, point, outcome.arrays, place, v, dx, u * scale, roundings, flow)
-                by_step = _of_both(by_step, by_differences)
+            by_step = None if step is None else _try_step(step, place, v, dx, scale, rounding)
+            if by_step is None or not by_step.settles:
+                by_differences = _try(run, point, outcome.arrays, place, v, dx, rounding, roundings, flow)
+                by_step = _of_all(by_step, by_differences, tangent, place, dx, scale, rounding)
             tried.append(dataclasses.replace(by_step, extra=number >= len(directions) - len(blocks)))
-        rows.append(_row(tried, dx))
+        rows.append(_row(tried, dx, scale))
     return rows
 
 
@@ -158,15 +173,26 @@ class _Tried:
     converged: bool  # well enough to accuse
     method: str
     order: float = np.nan
+    rough: bool = False  # no slope was found, for other reasons than rounding or the order of equal entries
     at_kink: bool = False  # a slope between those on either side: neither right nor wrong
     extra: bool = False  # accuses, and leaves nothing undecided
+
+    @property
+    def error(self) -> float:
+        with np.errstate(all="ignore"):
+            return float(np.abs(np.float64(self.got) - self.wanted))
 
     @property
     def ratio(self) -> float:
         """The difference over what is allowed; infinite where the gradient is not finite, nan where the evidence is not."""
         with np.errstate(all="ignore"):
-            ratio = float(np.abs(np.float64(self.got) - self.wanted) / self.allowed)
+            ratio = float(np.float64(self.error) / self.allowed) if self.error != 0 else 0.0
         return np.inf if np.isnan(ratio) and not np.isfinite(self.got) else ratio
+
+    @property
+    def settles(self) -> bool:
+        """Whether it shows the gradient to be right."""
+        return self.ratio <= 1 and self.allowed <= _ENOUGH * self.natural
 
 
 def _along(v: np.ndarray, dx: np.ndarray) -> float:
@@ -174,26 +200,63 @@ def _along(v: np.ndarray, dx: np.ndarray) -> float:
     return float(np.sum(np.where(v != 0, v * dx, 0.0)))
 
 
-def _natural(v: np.ndarray, dx: np.ndarray, wanted: float, flow: float) -> float:
-    return max(float(np.sqrt(np.sum(np.square(v * dx)))), abs(wanted), 1e-3 * flow)
+def _norm(v: np.ndarray, x: np.ndarray) -> float:
+    """The size of v x over what is finite in x."""
+    return float(np.sqrt(np.sum(np.square(np.where((v != 0) & np.isfinite(x), v * x, 0.0)))))
 
 
 def _try_step(
-    step: ComplexStep, place: int, v: np.ndarray, dx: np.ndarray, rounding: np.ndarray, flow: float
+    step: ComplexStep, place: int, v: np.ndarray, dx: np.ndarray, scale: np.ndarray, rounding: np.ndarray
 ) -> _Tried | None:
-    """By a complex step; None if it does not come out."""
+    """By a complex step; None if it does not come out. Its size is the leaf's own, that of what cancels in it included."""
     with np.errstate(all="ignore"):
         wanted, got = step(place, v), _along(v, dx)
-        natural = _natural(v, dx, wanted, flow)
+        if not np.isfinite(wanted):
+            return None
+        natural = max(_norm(v, dx), abs(wanted), _norm(v, scale))
         allowed = FORMULA * float(np.sqrt(np.sum(np.square(v * rounding)))) + _FLOOR * natural
-    return _Tried(v, got, wanted, allowed, natural, True, STEP) if np.isfinite(wanted) else None
+        if not abs(got - wanted) <= allowed:  # it rounds as well, which other steps show
+            noise = max(abs(step(place, v * other) / other - wanted) for other in _OTHERS)
+            allowed += _MARGIN * noise
+            natural = max(natural, noise / unit_roundoff(np.float64))
+    return _Tried(v, got, wanted, allowed, natural, True, STEP)
 
 
-def _of_both(by_step: _Tried | None, by_differences: _Tried) -> _Tried:
-    """What accuses: central differences where they converge, for complex functions may be less accurate than real ones."""
-    if by_step is None or by_differences.converged:
+def _of_all(
+    by_step: _Tried | None,
+    by_differences: _Tried,
+    tangent: Tangent,
+    place: int,
+    dx: np.ndarray,
+    scale: np.ndarray,
+    rounding: np.ndarray,
+) -> _Tried:
+    """Who accuses, and who settles it.
+
+    Central differences accuse where they converge, for complex functions may be less accurate than real ones; and they
+    settle it if they would have seen what the complex step says. Else forward mode is asked.
+    """
+    told = by_differences.at_kink or (by_differences.converged and by_differences.ratio > 1)
+    open_to_step = by_step is not None and not by_differences.allowed < by_step.error
+    # a leaf whose own size is below what they see
+    hidden = not by_differences.allowed <= _SEEN * _norm(by_differences.v, scale)
+    if told or (by_differences.converged and by_differences.settles and not open_to_step and not hidden):
         return by_differences
-    clear = abs(by_step.got - by_step.wanted) > _ENOUGH * by_step.natural
+    v = by_differences.v
+    if not by_differences.rough and (found := tangent(place, v)) is not None:
+        wanted, rounds = found
+        natural = max(_norm(v, dx), abs(wanted), _norm(v, scale), rounds / (FORMULA * unit_roundoff(np.float64)))
+        allowed = rounds + FORMULA * _norm(v, rounding) + _FLOOR * natural
+        by_forward = _Tried(v, by_differences.got, wanted, allowed, natural, False, FORWARD, by_differences.order)
+        if by_forward.settles and (by_step is None or abs(wanted - by_step.wanted) <= allowed + by_step.allowed):
+            return by_forward
+        if by_step is not None and by_step.ratio > 1 and abs(wanted - by_step.wanted) <= by_step.allowed + allowed:
+            return dataclasses.replace(by_step, order=by_differences.order)
+    if by_step is None:
+        nothing = hidden and not _norm(v, scale)  # a gradient of 0, which they would not tell from the right one
+        most = max(by_differences.allowed, by_differences.natural)
+        return dataclasses.replace(by_differences, allowed=most) if nothing else by_differences
+    clear = not by_differences.converged and by_step.error > _ENOUGH * max(by_step.natural, by_differences.natural)
     return dataclasses.replace(by_step, converged=clear, order=by_differences.order)
 
 
@@ -246,11 +309,10 @@ def _try(
             rises.append(difference(above, values))
             falls.append(difference(values, below))
         ladder = np.stack([_STEPS, np.asarray(slopes), noise / _STEPS])
-        wanted, error = _extrapolated(*ladder)
-        ladders = [_extrapolated(*ladder[:, i::2])[0] for i in (0, 1)]
-        error = max(error, abs(ladders[0] - ladders[1])) if np.isfinite(ladders).all() else np.inf
+        # of a seam between two smooth pieces that meet with one slope, the error is a series in h
+        wanted, error = min((_of_ladder(ladder, power) for power in (2, 1)), key=lambda found: found[1])
         got = _along(v, dx)
-        natural = _natural(v, dx, wanted, flow)
+        natural = max(_norm(v, dx), abs(wanted), 1e-3 * flow)
         sides = [_extrapolated(_STEPS, np.asarray(d) / _STEPS, noise / _STEPS, power=1) for d in (rises, falls)]
         if (jump := _jump(sides, float(widths[_MIDDLE]), natural)) is not None:
             low, high, slack = jump
@@ -259,12 +321,13 @@ def _try(
             sure = inside or not _goes_by_order(slope_at, point.active[place], v, natural)
             return _Tried(v, got, nearest, slack, natural, sure, DIFFERENCES, at_kink=inside)
         converged = error <= max(_ROUGH * abs(wanted), _ENOUGH * 1e-3 * flow)
+        rough = not converged
         order = _order(_STEPS, np.abs(np.asarray(rises) - _STEPS * got), noise)
         own = FORMULA * float(np.linalg.norm((v * rounding)[(v != 0) & np.isfinite(rounding)]))
         allowed = float(_MARGIN * error + own + _FLOOR * natural)
         if converged and not abs(got - wanted) <= allowed:
             converged = not _goes_by_order(slope_at, point.active[place], v, natural)
-    return _Tried(v, got, wanted, allowed, natural, bool(converged), DIFFERENCES, order)
+    return _Tried(v, got, wanted, allowed, natural, bool(converged), DIFFERENCES, order, rough)
 
 
 def _goes_by_order(slope_at: Callable[[np.ndarray], float], values: np.ndarray, v: np.ndarray, natural: float) -> bool:
@@ -323,11 +386,18 @@ def _extrapolated(steps: np.ndarray, slopes: np.ndarray, noise: np.ndarray, powe
     return best, best_error
 
 
+def _of_ladder(ladder: np.ndarray, power: int) -> tuple[float, float]:
+    """The best estimate, and its error: also how far the odd and the even rungs disagree."""
+    wanted, error = _extrapolated(*ladder, power=power)
+    ladders = [_extrapolated(*ladder[:, i::2], power=power)[0] for i in (0, 1)]
+    return wanted, max(error, abs(ladders[0] - ladders[1])) if np.isfinite(ladders).all() else float("inf")
+
+
 def _share(tried: _Tried) -> float:
     return tried.allowed / tried.natural if tried.natural > 0 else float("inf")
 
 
-def _row(tried: list[_Tried], dx: np.ndarray) -> Evidence:
+def _row(tried: list[_Tried], dx: np.ndarray, scale: np.ndarray) -> Evidence:
     ratios = [t.ratio for t in tried]
     wrong = [i for i, t in enumerate(tried) if ratios[i] > 1 and t.converged]
     weak = [
@@ -347,10 +417,12 @@ def _row(tried: list[_Tried], dx: np.ndarray) -> Evidence:
     with np.errstate(all="ignore"):
         typical = np.maximum(np.abs(dx), 1e-3 * rms(dx))
         # where the gradient is zero throughout: a fault is measured by the size it has by its units
-        parts = [(t, np.abs(t.v) * typical if dx.any() else np.full(dx.shape, t.natural)) for t in tried]
-        seen = [np.where((t.v != 0) & (not t.at_kink), t.allowed / part, np.inf) for t, part in parts]
-        sees = np.min(seen, axis=0)
-    sees = np.where(np.isnan(sees), np.inf, sees)
+        usable = [t for t in tried if not t.at_kink and not (t.ratio > 1 and not t.converged)]
+        parts = [(t, np.abs(t.v) * typical if dx.any() else np.full(dx.shape, t.natural)) for t in usable]
+        shares = [np.where((part == 0) & (t.allowed == 0), _FLOOR, t.allowed / part) for t, part in parts]
+        sees = _least([np.where(t.v != 0, share, np.inf) for t, share in zip(usable, shares, strict=True)], dx)
+        # zero up to rounding: what cancels in it is larger by far
+        zero = _least([np.where(t.v != 0, t.allowed / np.abs(t.v * scale), np.inf) for t in usable], dx) <= _NOTHING
     return Evidence(
         directions=len(tried),
         kinks=sum(t.at_kink for t in tried),
@@ -361,6 +433,12 @@ def _row(tried: list[_Tried], dx: np.ndarray) -> Evidence:
         wanted=tried[worst].wanted,
         method=tried[worst].method if wrong else max((t.method for t in tried), key=[t.method for t in tried].count),
         order=tried[worst].order,
-        decided=sees <= 1e-2,
+        decided=(sees <= _SEEN) | zero,
         sees=sees,
     )
+
+
+def _least(shares: list[np.ndarray], dx: np.ndarray) -> np.ndarray:
+    """Entry by entry, over all directions; infinite where none says anything."""
+    least = np.min([np.full(dx.shape, np.inf), *shares], axis=0)
+    return np.where(np.isnan(least), np.inf, least)

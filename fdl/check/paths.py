@@ -168,7 +168,9 @@ class _Sites:
         for step, place, variable in self._uses:
             if variable in self._names:
                 where, line = self._text(step)
+                inside = step.spans and step.spans[-1].file.startswith(_JAX)
                 name = f"`{self._names[variable]}`" + (f" in `{where}`" if where else "")
+                name += self._called_from(step) if inside else ""
                 self._found.append(Site((step.path, "in", place), name, _EDGE, variable.aval.size, line))
         return self._found
 
@@ -243,7 +245,15 @@ class _Sites:
         variable = step.equation.outvars[number]
         if _is_floating(variable):
             self._names[variable] = name
-            self._found.append(Site((step.path, "out", number), f"`{name}`", rank, variable.aval.size, line))
+            inside = self._called_from(step) if rank in (_VARIABLE_INSIDE, _EXPRESSION_INSIDE) else ""
+            self._found.append(Site((step.path, "out", number), f"`{name}`{inside}", rank, variable.aval.size, line))
+
+    def _called_from(self, step: _Step) -> str:
+        """The caller's expression inside of which a step of JAX's own ran."""
+        own = next((span for span in reversed(step.spans) if not span.file.startswith(_JAX)), None)
+        if own is None or not (text := self._sources.text(own)):
+            return ""
+        return f" inside `{text}` at {os.path.basename(own.file)}:{own.start[0]}"
 
     def _text(self, step: _Step) -> tuple[str, int]:
         """The text of the innermost expression, and its line."""

@@ -10,7 +10,7 @@ RIGHT, WRONG, UNDECIDED = "right", "wrong", "undecided"
 _NAME = 32  # columns of a terminal
 _COLOURS = {RIGHT: "green", WRONG: "red", UNDECIDED: "yellow"}
 _ALIGNED = ("left", "left", "right", "right", "right", "left")  # the columns of the table
-NUMERICAL = ("central differences", "complex step")
+NUMERICAL = ("central differences", "complex step", "forward mode")
 _EXACT = {
     "adjoint": "<J v, w> = <v, J^T w> for {} directions v per leaf (normal, Rademacher), J v in forward mode:",
     "linearity": "linearity in the cotangent, for {} others (scaled, negated, a sum):",
@@ -91,6 +91,9 @@ class LeafSummary:
     entries: int
     sees: float  # the relative error that would have been seen in a typical entry
     note: str
+    in_few_bits: bool = (
+        False  # right as far as 16 bits show, in which it is computed: no fault of 1 % would have been seen
+    )
 
 
 @dataclasses.dataclass(frozen=True)

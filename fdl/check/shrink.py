@@ -34,9 +34,9 @@ import numpy as np
 
 from fdl.check.evaluate import WIDE, Evaluation, Point, native_precision
 from fdl.check.gradients import names_of
-from fdl.check.interpreter import HAND_WRITTEN, without_rules
 from fdl.check.layer import autodiff_of, report_on
 from fdl.check.modes import MODES
+from fdl.check.primal import without_rules
 from fdl.check.report import RIGHT, WRONG, Failure, Report
 from fdl.check.subject import Differentiated, Layout, is_constant, layout_of, signed
 from fdl.check.testfile import Call, written
@@ -270,7 +270,7 @@ class _Checked:
         """What should be right in the candidate's place."""
         if isinstance(self.candidate, Layer):
             return [autodiff_of(self.candidate)]
-        return [without_rules(self.candidate, rules) for rules in HAND_WRITTEN] if self.plain is None else [self.plain]
+        return [without_rules(self.candidate) if self.plain is None else self.plain]
 
     def report(self, case: _Case, candidate: Callable, modes: str) -> Report:
         reference = self.plain if case.entry else self.reference
@@ -495,11 +495,10 @@ class _Search:
             f"shrunk from {_summary(self.first)} to {_summary(case)}: {self.first.numbers:,} numbers became "
             f"{case.numbers:,}, in {self.checks} checks and {self.evaluations} single runs"
         )
-        judged = self.report.reference
-        if checked.numerical:
-            judged = "central differences of the candidate itself"
         failure = next(f for f in self.report.failures if self.reason.is_that_of(f))
-        story = [f"{part}." for part in (failure.diagnosis, f"S{sentence[1:]}", f"Judged by {judged}") if part]
+        story = [
+            f"{part}." for part in (failure.diagnosis, f"S{sentence[1:]}", f"Judged by {self.report.reference}") if part
+        ]
         if self.alone:
             story.append("Other leaves may be undecided: the test asks for this one alone.")
         if self.right is None:

@@ -16,13 +16,23 @@ import numpy as np
 from fdl.check import numerical
 from fdl.check.compare import Item
 from fdl.check.draws import Traces, differs_when_repeated
-from fdl.check.evaluate import WIDE, Evaluation, Point, brief, native_precision
+from fdl.check.evaluate import WIDE, Evaluation, Measured, Point, brief, native_precision
 from fdl.check.judge import Judge, Standard
 from fdl.check.kinks import kinks_of
 from fdl.check.ledger import Ledger
 from fdl.check.modes import MODES, Modes
 from fdl.check.origin import origin_of
-from fdl.check.report import RIGHT, UNDECIDED, WRONG, Comparison, Failure, LeafSummary, Report, modes_and_ways
+from fdl.check.report import (
+    NUMERICAL,
+    RIGHT,
+    UNDECIDED,
+    WRONG,
+    Comparison,
+    Failure,
+    LeafSummary,
+    Report,
+    modes_and_ways,
+)
 from fdl.check.rounding import unit_roundoff
 from fdl.check.subject import Differentiated, Layout, Subject, parted
 from fdl.check.terms import Terms
@@ -81,7 +91,8 @@ class Trial:
     """Compares every candidate with the reference, on construction; the outcome is in `ledger` and `notes`.
 
     candidates: {way: subject}; a layer has several ways through its backward, else there is one and its name is empty.
-    numerically: there is no reference: central differences decide, and the candidate is its own reference in the modes.
+    numerically: there is no reference from outside. Complex steps or central differences decide; in the modes the candidate is
+    held against itself, or against its computation without hand-written derivatives (see `fdl.check.primal`).
     """
 
     def __init__(
@@ -98,7 +109,7 @@ class Trial:
         numerically: bool = False,
         ledger: Ledger | None = None,
     ):
-        self.layout, self.fixed, self.modes = layout, fixed, modes
+        self.layout, self.fixed, self.modes, self._numerically = layout, fixed, modes, numerically
         self.active = [np.asarray(x) for x in active]
         self.native = native_precision(self.active)
         self.ledger = Ledger() if ledger is None else ledger
@@ -109,6 +120,7 @@ class Trial:
         self._terms: Terms | None = None
         self.constants: tuple[str, ...] = ()  # the entries of arguments that were not moved
         self.undecidable = ""  # why nothing was compared
+        self.refuted = False  # complex steps or central differences say that the reference is wrong
 
         try:
             self._prepare(reference, candidates, roots)
@@ -120,11 +132,9 @@ class Trial:
             return
         if self._is_random(reference, candidates):
             return
-        if numerically:
-            self._examine_numerically(reference)
         for way, candidate in self._comparable.items():
             judge = self._examine(way, candidate)
-            if not numerically:
+            if not judge.is_own_reference and not self.refuted:
                 self._diagnose(judge, reference)
         self.notes += self.standard.notes
         self._note_origin(reference)
@@ -137,7 +147,7 @@ class Trial:
     def _is_random(self, reference: Subject, candidates: Mapping[str, Subject]) -> bool:
         """Whether one of them returns other values when it is called again; then there is nothing to compare."""
         subjects = {"the candidate" if not way else way: subject for way, subject in candidates.items()}
-        if reference not in candidates.values():
+        if reference not in candidates.values() and not self._numerically:
             subjects["the reference"] = reference
         for name, subject in subjects.items():
             if (what := differs_when_repeated(subject, self.native, self._traces)) == "values":
@@ -163,7 +173,9 @@ class Trial:
         items = [Item("value", name) for name in self.outputs.names]
         items += [Item("gradient", path) for path in self.layout.active]
         self._traces = Traces(self.points[0])
-        self.standard = Standard(reference, self._traces, items, self.outputs.others, self.native, self._rng)
+        own = reference in self._comparable.values()
+        kind = {"widen": own, "is_primal": self._numerically and not own}
+        self.standard = Standard(reference, self._traces, items, self.outputs.others, self.native, self._rng, **kind)
 
     def _outputs(
         self, reference: Differentiated, candidates: Mapping[str, Subject], roots: tuple[str, str]
@@ -184,9 +196,19 @@ class Trial:
                     self.ledger.error(way, "eager", f"returned {own}, wanted {outputs}")
                     continue
                 pairs = zip(narrowest, own.dtypes, strict=False)
+                self._note_dtypes(way, own, outputs)
                 narrowest = [max(pair, key=lambda dtype: unit_roundoff(dtype)) for pair in pairs]
             kept[way] = candidate
         return outputs, narrowest, kept
+
+    def _note_dtypes(self, way: str, own: Outputs, wanted: Outputs) -> None:
+        """Which outputs are not of the reference's dtype, which is no fault of a gradient."""
+        triples = zip(own.names, own.dtypes, wanted.dtypes, strict=True)
+        other = [
+            f"{name} is {mine}, that of the reference {theirs}" for name, mine, theirs in triples if mine != theirs
+        ]
+        if other:
+            self.notes.append(f"{way or 'the candidate'} returns another dtype: {', '.join(other[:3])}")
 
     def _point(self, seed: int, active: list | None = None) -> Point:
         """Random cotangents, never ones: normal, and Rademacher for every second seed."""
@@ -215,6 +237,9 @@ class Trial:
     def _examine(self, way: str, candidate: Subject) -> Judge:
         judge = Judge(self.standard, way, candidate, self.points, self.ledger)
         self.notes += judge.notes
+        if self._numerically and self._is_refuted(judge, self._examine_numerically(judge)):
+            self.refuted = True
+            return judge
         modes = MODES[self.modes]
         if self.modes == "quick" and self._traces.equations(candidate, self.native) > _OP_BY_OP:
             modes = ("jit",)
@@ -286,17 +311,37 @@ class Trial:
         except Exception:  # a reference that cannot be taken apart is judged all the same
             return
 
-    def _examine_numerically(self, candidate: Differentiated) -> None:
-        if self.standard.truth.precision is WIDE:
-            found = numerical.evidence(
-                candidate, self.standard.truth, self.points[0], len(self.outputs.names), self._rng
-            )
-        else:
+    def _examine_numerically(self, judge: Judge) -> list[numerical.Evidence]:
+        """What complex steps or central differences say of the candidate, leaf by leaf."""
+        alone, truth = judge.is_own_reference, self.standard.truth
+        widened = self.standard.is_widened  # then it is the truth that steps can say something about
+        found = self._evidence(*((truth.subject, truth) if widened else (judge.candidate, judge.wide)))
+        if found is None and alone:
             reason = "there is no reference, and central differences need float64, in which it does not run"
+            if not self.outputs.pulled:
+                reason = "no floating output hangs on it"
             found = [numerical.no_evidence(x.shape, reason) for x in self.active]
-        self.evidence = "complex steps" if all(e.method == numerical.STEP for e in found) else numerical.DIFFERENCES
-        for path, evidence in zip(self.layout.active, found, strict=True):
-            self.ledger.add_numerical(Item("gradient", path), evidence)
+        found = found or []
+        if found and all(e.method == numerical.STEP for e in found):
+            self.evidence = "complex steps"
+        for path, evidence in zip(self.layout.active, found, strict=False):
+            self.ledger.add_numerical(Item("gradient", path), evidence, alone=alone, of_truth=widened)
+        return found
+
+    def _evidence(self, subject: Subject, measured: Measured | None) -> list[numerical.Evidence] | None:
+        if measured is None or not isinstance(subject, Differentiated) or not self.outputs.pulled:
+            return None
+        alone, values = not self.standard.is_primal, len(self.outputs.names)
+        return numerical.evidence(subject, measured, self.points[0], values, self._rng, thorough=alone)
+
+    def _is_refuted(self, judge: Judge, found: list[numerical.Evidence]) -> bool:
+        """Whether the candidate differs from its computation, and it is that one that is wrong."""
+        accused = {item.leaf for item in self.ledger.accused(judge.way, _EXPLAINED)}
+        cleared = {path for path, of in zip(self.layout.active, found, strict=False) if not of.wrong}
+        if judge.is_own_reference or not accused & cleared or self.standard.truth.precision is not WIDE:
+            return False
+        plain = self._evidence(self.standard.reference, self.standard.truth) or []
+        return any(evidence.wrong for evidence in plain)
 
 
 # ---- the verdict ----
@@ -310,6 +355,8 @@ def report_of(candidate: str, reference: str, trials: Sequence[Trial]) -> Report
     not_judged = tuple(ledger.not_judged())
     if verdict == RIGHT and (reasons := ledger.open):
         verdict, sentence = UNDECIDED, reasons[0]
+    if verdict == RIGHT and (few := [leaf for leaf in leaves if leaf.in_few_bits and leaf.quantity != "value"]):
+        sentence += f"; in 16 bits, in which {few[0].leaf} is computed, a fault of {few[0].sees:.0%} or more is seen"
     if verdict == RIGHT and not_judged:
         sentence += f"; not judged: {', '.join(not_judged[:3])}{', ...' if len(not_judged) > 3 else ''}"
     if verdict != WRONG and (reasons := [trial.undecidable for trial in trials if trial.undecidable]):
@@ -360,7 +407,8 @@ def _accusation(
     total = sum(leaf.quantity == first.quantity for leaf in leaves)
     of_all = f" ({len(accused)} of {total} leaves)" if total > 1 and first.quantity == "gradient" else ""
     everywhere = ("float64", next((row.mode for row in rows if row.mode in ("eager", "jit")), ""))
-    only = f" in {first.place} alone" if len(rows) > len(alike) == 1 and first.mode not in everywhere else ""
+    alone = len(rows) > len(alike) == 1 and first.mode not in (*everywhere, *NUMERICAL, first.quantity)
+    only = f" in {first.place} alone" if alone else ""
     names = " and ".join(accused[:2]) + (" and others" if len(accused) > 2 else "")
     return f"{candidate} gets the {first.quantity} of {names} wrong{of_all}{only}" + (
         f": {first.message or first.diagnosis}" if first.message or first.diagnosis else ""

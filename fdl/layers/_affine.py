@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fdl.errors import refuse, require_float, require_rank_at_least, require_same_dtype
+from fdl.errors import refuse, require_bool, require_float, require_rank_at_least, require_same_dtype
 from fdl.layers._sums import sums
 
 
@@ -56,6 +56,12 @@ def require_affine(where: str, params: Any, x: Any, dims: int = 1, known: tuple[
         if value.shape != features:
             refuse(where, f"{name} has shape {list(value.shape)}, x has shape {list(x.shape)}; wanted {list(features)}")
         require_same_dtype(where, "x", x, name, value)
+
+
+def require_flags(where: str, **flags: Any) -> None:
+    """The door of the layers, for what is there or not."""
+    for name, value in flags.items():
+        require_bool(where, name, value)
 
 
 def spread(features: Any, x: Any) -> Any:

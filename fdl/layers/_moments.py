@@ -22,7 +22,9 @@ x reaches x^ (itself, the mean, the variance)
     dx = (g - E[g] - x^ E[g x^]) / sqrt(var + eps)
 
 Sums over devices: with `axis_name`, every sum and count runs over the named axis of a mesh or a `vmap` too. The members may
-have different counts (masks): sums are added, never means averaged. The pivot is then that of the first member.
+have different counts (masks): sums are added, never means averaged. The pivot is then that of the first member that has one.
+
+Sums of deviations are not scaled: m times the largest must stay below the largest number of the dtype, 3e38 in float32.
 
 Source: Ioffe & Szegedy 2015, section 3; shifted data and the sums of blocks: Chan, Golub & LeVeque 1983.
 """
@@ -130,7 +132,7 @@ def reciprocal_deviation(
 
     if axis_name is not None:  # no sums over devices inside a branch
         return scaled()
-    return jax.lax.cond(jnp.isfinite(jnp.max(mean_square)), plain, scaled)
+    return jax.lax.cond(jnp.isfinite(jnp.max(mean_square, initial=0)), plain, scaled)  # initial: of no examples too
 
 
 def pulled(g: jax.Array, x: jax.Array, found: Moments, axes: tuple[int, ...]) -> jax.Array:
@@ -201,5 +203,9 @@ def _pivot(x: jax.Array, axes: tuple[int, ...], counts: jax.Array | None, axis_n
         pivot = _first(pivot, axes)
     if axis_name is None:
         return pivot
-    first = jax.lax.axis_index(axis_name) == 0
-    return jax.lax.psum(jnp.where(first, pivot, jnp.zeros_like(pivot)), axis_name)
+    index, first = jax.lax.axis_index(axis_name), 0
+    if counts is not None:  # the pivot of a member where nothing counts is no entry, and may be far from all
+        first = jax.lax.pmin(
+            jnp.where(jnp.any(counts), index, jnp.full_like(index, jax.lax.axis_size(axis_name))), axis_name
+        )
+    return jax.lax.psum(jnp.where(index == first, pivot, jnp.zeros_like(pivot)), axis_name)

@@ -28,7 +28,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fdl.errors import refuse
+from fdl.errors import refuse, require_count
 from fdl.layer import Layer
 from fdl.layers.conv import choice
 from fdl.layers.conv.convolve import require_params
@@ -98,9 +98,11 @@ def _geometry(x: Any, w: Any, strides: Any, padding: Any, dilation: Any, groups:
         outputs = tuple((n - 1) * s + e - lo - hi for n, e, s, (lo, hi) in axes)
     for n, s, (_, hi) in zip(made, strides, pads, strict=True):
         if n < 1 or hi <= -s:
+            after = ", ".join(str(1 - s) for s in strides)
             refuse(
                 where,
-                f"x has shape {list(x.shape)}, padding {padding!r}, strides {strides}; wanted an entry, after > -stride",
+                f"x has shape {list(x.shape)}, padding is {padding!r}, strides are {strides}; wanted at least one cell along "
+                f"every axis, and padding after of at least {after}: what lies further no input cell decides",
             )
     if min(outputs) < 1:
         refuse(
@@ -124,6 +126,8 @@ def conv_transpose(
 
     The arguments are those of `conv`; padding is that of the convolution whose adjoint this is.
     """
-    low = 1 - max(strides if isinstance(strides, tuple | list) else (strides,))
+    steps = per_axis("conv_transpose", "strides", strides, len(strides) if isinstance(strides, tuple | list) else 1)
+    require_count("conv_transpose", "features", features)
+    low = 1 - max(steps, default=1)
     sizes = (kernel_size, strides, padding, dilation)
     return built("conv_transpose", op, features, *sizes, groups, bias, w_init, low=low)

@@ -12,13 +12,14 @@ Limits: as layer_norm.py. Shapes: x [N, ..., C], scale and shift [C]. Errors: In
 InputTypeError. Source: Wu & He 2018, eq. 1 to 5.
 """
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
 
 from fdl.errors import refuse, require_bool, require_count, require_number, require_rank_at_least
 from fdl.layer import Layer, bind
-from fdl.layers._affine import affine, affine_cotangents, init_affine, require_affine, scaled
+from fdl.layers._affine import affine, affine_cotangents, init_affine, require_affine, require_flags, scaled
 from fdl.layers._moments import moments, pulled
 from fdl.op import Op
 
@@ -35,9 +36,14 @@ def equation(params, x, *, groups, eps=EPS, fast=False):
 
 def forward(params, x, *, groups, eps, fast):
     _check(params, x, groups, eps, fast)
+    return normalized(params, x, groups, eps, fast)
+
+
+def normalized(params, x, groups, eps, fast):
+    """The forward behind the door."""
     found = moments(_split(x, groups), _AXES, eps, fast=fast)
-    normalized = found.normalized(_split(x, groups)).reshape(x.shape)
-    return affine(params, normalized).astype(x.dtype), (params, x, found)
+    y = affine(params, found.normalized(_split(x, groups)).reshape(x.shape))
+    return y.astype(x.dtype), (params, x, found)
 
 
 def backward(residuals, dy, *, groups):
@@ -49,7 +55,7 @@ def backward(residuals, dy, *, groups):
 
 def _split(x, groups):
     """[N, places, groups, C / groups]"""
-    return x.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), groups, x.shape[-1] // groups)
 
 
 def _check(params, x, groups, eps, fast):
@@ -58,12 +64,18 @@ def _check(params, x, groups, eps, fast):
     require_affine(where, params, x)
     if x.ndim < 2:
         refuse(where, f"x has shape {list(x.shape)}, wanted [N, ..., C]: examples first, features last")
+    require_places(where, x)
     _require_equal_groups(groups, x.shape[-1])
 
 
 def _require_equal_groups(groups, features):
     if features % groups:
         refuse("group_norm", f"groups is {groups}, which does not divide the {features} features")
+
+
+def require_places(where, x):
+    if 0 in x.shape[1:-1]:
+        refuse(where, f"x has shape {list(x.shape)}: there are no places to take statistics of; see the layer before")
 
 
 def require_options(where, groups, eps, fast):
@@ -84,5 +96,6 @@ def _init(key: Any, spec: Any, dtype: Any, *, groups: int, scale: bool, shift: b
 def group_norm(groups: int, eps: Any = EPS, *, scale: bool = True, shift: bool = True, fast: bool = False) -> Layer:
     """[N, ..., C] -> the same, each group of C / groups features with mean 0 and variance 1 in every example."""
     require_options("group_norm", groups, eps, fast)
-    init = bind(_init, groups=groups, scale=bool(scale), shift=bool(shift))
+    require_flags("group_norm", scale=scale, shift=shift)
+    init = bind(_init, groups=groups, scale=scale, shift=shift)
     return Layer.from_op("group_norm", op.bind(groups=groups, eps=eps, fast=fast), init)

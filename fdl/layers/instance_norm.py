@@ -14,10 +14,9 @@ import jax.numpy as jnp
 
 from fdl.errors import refuse, require_rank_at_least
 from fdl.layer import Layer, bind
-from fdl.layers._affine import affine, init_affine, require_affine
+from fdl.layers._affine import affine, init_affine, require_affine, require_flags
 from fdl.layers.group_norm import backward as group_backward
-from fdl.layers.group_norm import forward as group_forward
-from fdl.layers.group_norm import require_options
+from fdl.layers.group_norm import normalized, require_options, require_places
 from fdl.op import Op
 
 EPS = 1e-5
@@ -31,10 +30,12 @@ def equation(params, x, *, eps=EPS, fast=False):
 
 
 def forward(params, x, *, eps, fast):
+    require_options("instance_norm", 1, eps, fast)
     require_affine("instance_norm", params, x)
     if x.ndim < 3:
         refuse("instance_norm", f"x has shape {list(x.shape)}, wanted [N, ..., C] with at least one axis of places")
-    return group_forward(params, x, groups=x.shape[-1], eps=eps, fast=fast)
+    require_places("instance_norm", x)
+    return normalized(params, x, x.shape[-1], eps, fast)
 
 
 def backward(residuals, dy):
@@ -52,5 +53,6 @@ def _init(key: Any, spec: Any, dtype: Any, *, scale: bool, shift: bool) -> dict:
 def instance_norm(eps: Any = EPS, *, scale: bool = True, shift: bool = True, fast: bool = False) -> Layer:
     """[N, ..., C] -> the same, each feature map of each example with mean 0 and variance 1."""
     require_options("instance_norm", 1, eps, fast)
-    init = bind(_init, scale=bool(scale), shift=bool(shift))
+    require_flags("instance_norm", scale=scale, shift=shift)
+    init = bind(_init, scale=scale, shift=shift)
     return Layer.from_op("instance_norm", op.bind(eps=eps, fast=fast), init)

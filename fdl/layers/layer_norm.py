@@ -11,7 +11,7 @@ Backward. x[d] reaches the loss by itself, the mean and the variance; with g = d
     dscale[d] = sum_n dy[n, d] x^[n, d]                            dshift[d] = sum_n dy[n, d]
 
 Limits: all entries equal: y = shift, dx finite. D = 1: y = shift, dx = 0. Mean 1e4 with deviation 1e-2 is right (Flax's default is
-wrong by a factor), deviations up to 1e38 are. eps = 0 and var = 0: x^ = 0.
+wrong by a factor), deviations up to 3e38 / D are. eps = 0 and var = 0: x^ = 0.
 
 Shapes: x [..., D], scale and shift [D] (x.shape[-dims:]), params may lack either. Errors: InputError, InputTypeError.
 Source: Ba, Kiros & Hinton 2016, eq. 4.
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from fdl.errors import require_bool, require_count, require_number, require_rank_at_least
 from fdl.layer import Layer, bind
-from fdl.layers._affine import affine, affine_cotangents, init_affine, require_affine, scaled
+from fdl.layers._affine import affine, affine_cotangents, init_affine, require_affine, require_flags, scaled
 from fdl.layers._moments import moments, pulled
 from fdl.op import Op
 
@@ -73,7 +73,7 @@ def _init(key: Any, spec: Any, dtype: Any, *, dims: int, scale: bool, shift: boo
 def layer_norm(eps: Any = EPS, *, dims: int = 1, scale: bool = True, shift: bool = True, fast: bool = False) -> Layer:
     """[..., D] -> the same, each with mean 0 and variance 1 over the last `dims` axes; params {"scale": 1, "shift": 0}."""
     require_count("layer_norm", "dims", dims)
-    require_bool("layer_norm", "fast", fast)
+    require_flags("layer_norm", scale=scale, shift=shift, fast=fast)
     require_number("layer_norm", "eps", eps, 0, float("inf"), remedy="it is added to the variance, 1e-5 by default")
-    init = bind(_init, dims=dims, scale=bool(scale), shift=bool(shift))
+    init = bind(_init, dims=dims, scale=scale, shift=shift)
     return Layer.from_op("layer_norm", op.bind(eps=eps, dims=dims, fast=fast), init)

@@ -8,8 +8,8 @@ Backward. x[d] reaches the loss by itself and by the mean of squares; with g = d
 
 The error loses its share along x^ alone: a shift of all entries is no longer invisible.
 
-Limits: x = 0: y = 0, dx = g / sqrt(eps). Entries up to 1e38 are right (0 or NaN in the peers above 1e19): they are divided by the largest
-first. eps = 0 and x = 0: y = 0, dx = 0.
+Limits: x = 0: y = 0, dx = g / sqrt(eps). Entries up to 8e37 are right (0 or NaN in the peers above 1e19): they are divided by the largest
+first, whose reciprocal has to be a normal number. eps = 0 and x = 0: y = 0, dx = 0.
 
 Shapes: x [..., D], scale [D], params may lack it. Errors: InputError, InputTypeError. Source: Zhang & Sennrich 2019, eq. 4.
 """
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from fdl.errors import require_number, require_rank_at_least
 from fdl.layer import Layer, bind
-from fdl.layers._affine import affine, affine_cotangents, init_affine, require_affine, scaled
+from fdl.layers._affine import affine, affine_cotangents, init_affine, require_affine, require_flags, scaled
 from fdl.layers._moments import reciprocal_deviation
 from fdl.layers._sums import unshared
 from fdl.op import Op, accumulator
@@ -60,5 +60,6 @@ def _init(key: Any, spec: Any, dtype: Any, *, scale: bool) -> dict:
 
 def rms_norm(eps: Any = EPS, *, scale: bool = True) -> Layer:
     """[..., D] -> the same, each with mean square 1; params {"scale": 1}."""
+    require_flags("rms_norm", scale=scale)
     require_number("rms_norm", "eps", eps, 0, float("inf"), remedy="it is added to the mean square, 1e-6 by default")
-    return Layer.from_op("rms_norm", op.bind(eps=eps), bind(_init, scale=bool(scale)))
+    return Layer.from_op("rms_norm", op.bind(eps=eps), bind(_init, scale=scale))

@@ -27,7 +27,7 @@ Limits.
 | S = 0 (eps = 0)                | 0             | 0                   | choice: what does not vary stays at its mean          |
 | eps = 0, S singular            | noise         | noise               | eigenvalues that should be 0 are rounding: eps is for that |
 | mean 1e4, deviation 1e-2       | right         | right               | an entry of x is subtracted first: exact              |
-| deviations up to 1e38          | right         | right               | divided by the largest                                |
+| deviations up to 3e38 / m      | right         | right               | divided by the largest; their sum is not              |
 | NaN                            | NaN           | NaN                 | all examples share S                                  |
 
 The relative error is a few machine epsilons times max(l) / min(l). Cost: 3 products of [m, D] with [D, D], and one eigendecomposition of

@@ -18,6 +18,7 @@ from fdl.check.compare import (
     wrong_entries,
 )
 from fdl.check.rounding import unit_roundoff
+from tests.check.zoo import normal
 
 U32, U64 = unit_roundoff(np.float32), unit_roundoff(np.float64)
 
@@ -157,3 +158,25 @@ def test_a_right_formula_that_cancels_is_no_false_alarm():
 def test_a_right_formula_of_which_no_digits_are_left_is_accused():
     candidate, reference, x = cancelling(1e7)
     assert gradients(candidate, x, reference=reference, modes="quick").verdict == "wrong"
+
+
+def test_a_value_that_cancels_is_ill_conditioned_and_no_fault_of_the_gradients():
+    one_pass = lambda x: jnp.mean(x * x) - jnp.mean(x) ** 2
+    for mean in (1e3, 1e4):
+        report = gradients(one_pass, normal(1, 300, mean=mean), reference=jnp.var, modes="quick")
+        assert report.ok and "ill-conditioned here: about" in report.leaves[0].note, str(report)
+    for wrong in (lambda x: 1.01 * one_pass(x), lambda x: one_pass(x) + 1):
+        assert gradients(wrong, normal(1, 300, mean=1e3), reference=jnp.var, modes="quick").verdict == "wrong"
+
+
+def test_another_dtype_than_the_references_is_told():
+    report = gradients(lambda x: x.astype(jnp.float16), normal(1, 6), reference=lambda x: x, modes="quick")
+    assert report.ok and "output is float16, that of the reference float32" in " ".join(report.notes)
+
+
+def test_no_kink_is_told_where_the_truth_only_rounds():
+    naive = lambda x: (jnp.cos(x) - 1) / x**2
+    report = gradients(
+        naive, normal(1, 40, scale=1e-3), reference=lambda x: -2 * jnp.sin(x / 2) ** 2 / x**2, modes="quick"
+    )
+    assert "kink" not in str(report).lower()

@@ -298,3 +298,49 @@ def test_what_goes_by_the_order_of_three_equal_entries_accuses_nobody(function):
 def test_three_equal_entries_excuse_nothing_where_there_is_no_order():
     f = custom(jnp.sin, lambda x: (jnp.sin(x), x), lambda x, dy: (1.01 * dy * jnp.cos(x),))
     assert check.gradients(f, jnp.full(6, 0.7, jnp.float32), modes="quick").verdict == "wrong"
+
+
+def test_every_entry_of_an_output_may_have_a_convention_of_its_own():
+    """min and max in one array, both of which send the cotangent of a tie to a."""
+    x = jnp.asarray([1.0, 2.0, 3.0], jnp.float32)
+    both = lambda a, b: jnp.concatenate([jnp.minimum(a, b), jnp.maximum(a, b)])
+
+    def backward(factor):
+        def to_a(args, g):
+            small, large = args[0] <= args[1], args[0] >= args[1]
+            da = jnp.where(small, g[:3], 0) + jnp.where(large, g[3:], 0)
+            db = jnp.where(small, 0, g[:3]) + jnp.where(large, 0, g[3:])
+            return scaled(da, factor), db
+
+        return custom(both, lambda a, b: (both(a, b), (a, b)), to_a)
+
+    scaled = lambda g, factor: g * jnp.asarray(factor, g.dtype)
+    for key in range(3):
+        for reference in (None, both):
+            assert check.gradients(backward(1.0), x, x, reference=reference, modes="quick", key=key).verdict != "wrong"
+    assert check.gradients(backward(1.2), x, x, modes="quick").verdict == "wrong"
+
+
+def test_seams_zeros_and_many_equal_entries_without_a_reference():
+    x = jnp.asarray([1.0, -1.0, 0.0, 2.0], jnp.float32)
+    huber = lambda x: jnp.where(jnp.abs(x) < 1, 0.5 * x * x, jnp.abs(x) - 0.5)
+    zeros = jnp.asarray([1.0, 0.0, 2.0, 0.0], jnp.float32)
+    right = [
+        (huber, x),
+        (lambda x: jax.nn.relu(x) ** 2, x),
+        (jnp.prod, zeros),
+        (lambda x: jnp.zeros_like(x) + 0 * x, x),
+    ]
+    right += [(jnp.sort, jnp.asarray([2.0, 1.0, 2.0, 5.0, 2.0], jnp.float32))]
+    for function, at in right:
+        for key in range(2):
+            assert check.gradients(function, at, modes="quick", key=key).ok
+
+    def with_backward(function, change):
+        return custom(function, lambda x: (function(x), x), lambda x, g: (change(jax.vjp(function, x)[1](g)[0]),))
+
+    for function, at in right[:4]:
+        assert (
+            check.gradients(with_backward(function, lambda dx: 1.01 * dx + 0.01), at, modes="quick").verdict == "wrong"
+        )
+    assert check.gradients(with_backward(jnp.max, jnp.zeros_like), jnp.zeros(100), modes="quick").verdict == "wrong"

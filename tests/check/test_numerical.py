@@ -1,5 +1,7 @@
 """Complex steps, and central differences with extrapolation: how good they are, and that they know how good they are."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,8 +88,9 @@ def test_what_convicts_is_told():
     wrong = changed(lambda x: jnp.sum(jnp.sin(x)), 0, lambda dx: dx * jnp.asarray(0.999, dx.dtype))
     report = check.gradients(wrong, normal(1, 20, dtype=np.float64), modes="quick")
     assert report.verdict == "wrong"
-    assert "the Taylor remainder shrinks like h^1.0" in report.failures[0].message
-    assert "directional derivatives" in str(report.failures[0])
+    told = next(failure for failure in report.failures if failure.mode == "central differences")
+    assert re.search(r"the Taylor remainder shrinks like h\^(0\.9|1\.0)", told.message)
+    assert "directional derivatives" in str(told)
 
 
 def test_a_complex_step_decides_where_central_differences_are_too_rough():
@@ -145,7 +148,9 @@ def test_at_a_kink_any_slope_between_the_sides_is_left_out_and_one_outside_is_wr
 
     for slope in (0.0, 0.3, 1.0):
         report = check.gradients(relu_with(slope), x, modes="quick")
-        assert report.verdict == "right" and "1 directions left out at kinks" in str(report)
+        assert report.verdict == "right" and "at x[0] = 0 the slope jumps from 0 to 1" in str(report)
+    report = check.gradients(lambda x: jnp.maximum(x, 0), x, modes="quick")
+    assert report.verdict == "right" and "1 directions left out at kinks" in str(report)
     for slope in (-0.3, 1.2):
         assert check.gradients(relu_with(slope), x, modes="quick").verdict == "wrong"
     # kinks of several outputs whose jumps compensate each other

@@ -208,6 +208,11 @@ STOCK = {
     "factor 2": ("b", lambda w, x, dy: 2 * jnp.sum(dy, axis=0), "db is twice what it should be"),
     "factor 1/2": ("x", lambda w, x, dy: 0.5 * (dy @ w.T), "dx is half of what it should be"),
     "scaled": ("w", lambda w, x, dy: x.T @ dy * 0.9, "dw is 0.9 times what it should be"),
+    "a round factor, or m - 1": (
+        "w",
+        lambda w, x, dy: x.T @ dy * 0.8,
+        "dw is 4/5 times what it should be: a factor of 0.8, or 1/m in place of 1/(m - 1), m = 5 (axis 0 of w)",
+    ),
     "m - 1": (
         "w",
         lambda w, x, dy: x.T @ dy * (7 / 6),

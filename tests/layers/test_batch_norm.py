@@ -144,6 +144,17 @@ def test_rms_norm_of_large_entries():
     np.testing.assert_allclose((fdl.ops.rms_norm({}, x) ** 2).mean(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "op", [fdl.ops.layer_norm, fdl.ops.group_norm.bind(groups=1), fdl.ops.instance_norm, fdl.ops.rms_norm]
+)
+def test_an_empty_batch_has_an_empty_output_and_no_gradient(op):
+    params = {"scale": jnp.full(3, 2.0)}
+    y, pull = jax.vjp(op, params, jnp.zeros((0, 5, 3)))
+    dparams, dx = pull(y)
+    assert y.shape == dx.shape == (0, 5, 3)
+    assert not dparams["scale"].any()
+
+
 @pytest.mark.parametrize("x", [np.full((1, 3), 2.0), np.full((5, 3), 2.0)], ids=["a batch of one", "all equal"])
 @pytest.mark.parametrize("eps", [1e-5, 0.0])
 def test_no_variance(x, eps):
@@ -261,6 +272,14 @@ def test_population_statistics_are_the_averages_over_batches():
     close(found["weight"], jnp.ones(()))
 
 
+def test_population_statistics_do_not_depend_on_the_momentum():
+    batches, found = [arrays(8, 3), arrays(8, 3)], []
+    for momentum in (0.5, 1.0):
+        model = fdl.serial(fdl.batch_norm(momentum))
+        found.append(population_statistics(model, *model.init(jax.random.key(0), (3,), jnp.float64), batches))
+    close(*found)
+
+
 def test_population_statistics_reach_nested_layers_and_leave_the_rest():
     model = fdl.serial(fdl.residual(fdl.dense(3), fdl.batch_norm(), fdl.dropout(0.5)), fdl.batch_norm())
     params, state = model.init(jax.random.key(0), (3,), jnp.float64)
@@ -324,6 +343,14 @@ def test_members_with_unequal_counts_see_the_statistics_of_all(counts):
     close(jax.tree.map(lambda a: a.sum(axis=0), dparams), want_dparams, 1e-9)
 
 
+def test_a_first_member_without_entries_costs_no_digits():
+    x = 1e6 + arrays(2, 64, 3).astype(jnp.float32)
+    mask = jnp.asarray([[False], [True]]) & jnp.ones((2, 64), bool)
+    normalized = jax.vmap(lambda x, m: fdl.ops.batch_norm({}, x, m, axis_name="members")[0], axis_name="members")
+    want = fdl.ops.batch_norm({}, x[1].astype(jnp.float64))[0]
+    np.testing.assert_allclose(normalized(x, mask)[1], want, atol=1e-4)
+
+
 # ---- the door
 
 
@@ -346,6 +373,16 @@ def test_members_with_unequal_counts_see_the_statistics_of_all(counts):
         (lambda: fdl.group_norm(0), InputError, "groups is 0"),
         (lambda: fdl.serial(fdl.group_norm(2)).init(jax.random.key(0), (3,)), InputError, "does not divide"),
         (lambda: fdl.ops.instance_norm({}, jnp.ones((2, 3))), InputError, "at least one axis of places"),
+        (lambda: fdl.ops.instance_norm({}, jnp.ones((2, 3, 4)), eps=-1), InputError, "instance_norm: eps is -1"),
+        (lambda: fdl.ops.instance_norm({}, jnp.ones((2, 0, 4))), InputError, "instance_norm: .* no places"),
+        (lambda: fdl.ops.group_norm({}, jnp.ones((2, 0, 4)), groups=2), InputError, "group_norm: .* no places"),
+        (lambda: fdl.instance_norm(shift="no"), InputTypeError, "shift is str"),  # pyright: ignore[reportArgumentType]
+        (lambda: fdl.group_norm(1, scale=0), InputTypeError, "scale is int 0"),  # pyright: ignore[reportArgumentType]
+        (lambda: fdl.layer_norm(scale=0), InputTypeError, "scale is int 0"),  # pyright: ignore[reportArgumentType]
+        (lambda: fdl.rms_norm(scale=0), InputTypeError, "scale is int 0"),  # pyright: ignore[reportArgumentType]
+        (lambda: terms({}, jnp.ones((2, 3)), jnp.ones((3, 2))), InputError, "batch_norm.terms: dy has shape"),
+        (lambda: terms({}, jnp.ones((2, 3)), jnp.ones((2, 3)), per="pixel"), InputError, "per is 'pixel'"),
+        (lambda: population_statistics(3, {}, {}, []), InputTypeError, "wanted an fdl.Layer"),  # pyright: ignore[reportArgumentType]
         (lambda: fdl.ops.layer_norm({}, jnp.ones((2, 3)), dims=0), InputError, "dims is 0"),
         (lambda: fdl.ops.rms_norm({"shift": jnp.ones(3)}, jnp.ones((2, 3))), InputError, "'scale'"),
     ],

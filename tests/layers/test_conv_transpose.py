@@ -86,6 +86,8 @@ def test_bad_arguments_are_refused_by_name():
         ({"w": w}, {"padding": "full"}, InputError, ["'full'", '"SAME"']),
         ({"w": w}, {"padding": 3}, InputError, ["no output", "less padding"]),
         ({"w": w}, {"padding": ((0, -1),)}, InputError, ["padding", "-1"]),
+        ({"w": w}, {"padding": ((0, -2),), "strides": 2}, InputError, ["at least -1 after"]),
+        ({"w": w}, {"padding": ((-1, 0),), "strides": 2}, InputError, ["at least 0 before"]),
         ({"w": w}, {"strides": 0}, InputError, ["strides is 0"]),
         ({"w": w.astype(jnp.float32)}, {}, InputTypeError, ["float32", "float64"]),
     ]:
@@ -95,5 +97,10 @@ def test_bad_arguments_are_refused_by_name():
             assert word in str(caught.value)
     with pytest.raises(InputTypeError, match="conv_transpose"):
         conv_transpose(4, 3)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="conv_transpose"):
-        conv_transpose(4, (3,), strides=0)
+    for strides in (0, "2", None, ()):
+        with pytest.raises((InputError, InputTypeError), match="conv_transpose: strides is"):
+            conv_transpose(4, (3,), strides)
+    with pytest.raises(InputError, match="conv_transpose: features is None"):
+        conv_transpose(None, (3,))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="padding after of at least -1, 0"):
+        op({"w": jnp.ones((1, 1, 4, 6))}, jnp.ones((2, 3, 3, 4)), strides=(2, 1), padding=((0, 0), (0, -1)))

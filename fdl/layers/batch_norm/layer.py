@@ -72,6 +72,12 @@ def batch_norm(
     )
 
 
+def with_momentum(layer: Layer, momentum: Any) -> Layer:
+    """The same layer, which keeps another share of its running averages."""
+    settings = {name: kept.value for name, kept in layer._run.settings} | {"momentum": momentum}
+    return Layer(layer.name, init=layer._init, run=bind(_run, **settings), backward=layer._backward)
+
+
 def _init(key: Any, spec: Any, dtype: Any, *, per: str, scale: bool, shift: bool) -> tuple[Params, State]:
     require_rank_at_least("batch_norm", "one example", spec, 1, "features last")
     features, wide = spec.shape if per == "activation" else spec.shape[-1:], accumulator(dtype)

@@ -28,7 +28,7 @@ Limits.
 | one entry (m = 1), or all equal | shift        | 0 (m = 1), finite     | x = mean; PyTorch refuses m = 1               |
 | var + eps = 0 (eps = 0)        | shift         | 0                     | the limit for x = mean                        |
 | mean 1e4, deviation 1e-2       | right         | right                 | see _moments.py; every peer is 3 to 12 % off or worse |
-| deviations up to 1e38          | right         | right                 | scaled; var itself is inf above 1e19          |
+| deviations up to 3e38 / m      | right         | right                 | scaled; var itself is inf above 1e19          |
 | masked entries, NaN too        | 0             | 0                     | they do not count                             |
 | nothing counts                 | 0             | 0                     |                                               |
 
@@ -43,7 +43,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fdl.errors import refuse, refuse_type, require_array, require_bool, require_mask, require_number
+from fdl.errors import (
+    refuse,
+    refuse_type,
+    require_array,
+    require_bool,
+    require_mask,
+    require_number,
+    require_same_shape,
+)
 from fdl.layers._affine import affine, require_affine, scaled, spread
 from fdl.layers._moments import how_many, moments, summed
 from fdl.layers._sums import sums
@@ -100,6 +108,8 @@ def backward(residuals, dout, *, per, axis_name):
 
 def terms(params, x, dy, *, eps=EPS, per="channel"):
     """The paper's six formulas before simplification, by name: dnormalized, dvar, dmean, dx, dscale, dshift."""
+    check(params, x, None, per, where="batch_norm.terms")
+    require_same_shape("batch_norm.terms", "dy", dy, "x", x)
     axes = reduced(x, per)
     m = how_many(x, axes, None, None)
     found = moments(x, axes, eps)

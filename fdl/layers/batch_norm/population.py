@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fdl.errors import refuse
+from fdl.compose import rebuilt
+from fdl.errors import refuse, refuse_type, shown
 from fdl.layer import Layer, Params, State
-from fdl.layers.batch_norm.layer import debiased
+from fdl.layers.batch_norm.layer import with_momentum
 
 
 def population_statistics(
@@ -26,13 +27,17 @@ def population_statistics(
     stays as it is. Errors: InputError for a model without batch_norm, or for no batches.
     """
     where = "batch_norm.population_statistics"
+    if not isinstance(model, Layer):
+        refuse_type(where, f"model is {shown(model)}, wanted an fdl.Layer")
     if not _count(model):
         refuse(where, f"{model!r} has no batch_norm layer")
 
+    forgetful = _forgetful(model)
+
     @jax.jit
     def of_batch(x, key):
-        # from empty averages, one step leaves the batch's own statistics
-        return _each(model, model.apply(params, _each(model, state, _empty), x, train=True, key=key)[1], debiased)
+        # averages that keep nothing are the batch's own statistics
+        return forgetful.apply(params, _each(model, state, _empty), x, train=True, key=key)[1]
 
     total, seen = None, 0
     for index, x in enumerate(batches):
@@ -51,6 +56,13 @@ def _times(state: State, factor: float) -> State:
 
 def _count(model: Layer) -> int:
     return sum(layer.name == "batch_norm" for _, layer in model.leaves or (("", model),))
+
+
+def _forgetful(model: Layer) -> Layer:
+    """The model with momentum 0 in every batch_norm: at 1 the averages would see nothing."""
+    if not model.layers:
+        return with_momentum(model, 0.0) if model.name == "batch_norm" else model
+    return rebuilt(model, tuple((name, _forgetful(layer)) for name, layer in model.layers)) if _count(model) else model
 
 
 def _empty(kept: State) -> State:

@@ -91,8 +91,9 @@ def require_params(where: str, params: Any, x: Any, groups: Any) -> None:
     w = params["w"]
     require_float(where, "x", x)
     require_float(where, "w", w)
-    if w.ndim < 3:
-        refuse(where, f"w has shape {list(w.shape)}, wanted [*K, I/groups, O] with one kernel size per spatial axis")
+    if not 3 <= w.ndim <= 5 or 0 in w.shape[:-2] or not w.shape[-1]:
+        wanted = "[*K, I/groups, O] with 1, 2 or 3 kernel sizes, none of them 0, nor O"
+        refuse(where, f"w has shape {list(w.shape)}, wanted {wanted}")
     if x.ndim != w.ndim:
         refuse(
             where,
@@ -109,6 +110,7 @@ def require_params(where: str, params: Any, x: Any, groups: Any) -> None:
             f"x has shape {list(x.shape)}, w {list(w.shape)}; check the layer before, or groups",
         )
     if "b" in params:
+        require_float(where, "b", params["b"])
         if params["b"].shape != w.shape[-1:]:
             refuse(where, f"b has shape {list(params['b'].shape)}, wanted {list(w.shape[-1:])}, the outputs of w")
         require_same_dtype(where, "w", w, "b", params["b"])

@@ -119,7 +119,8 @@ def explicit_padding(where: str, padding: Any, rank: int, low: int = 0) -> Pairs
         if not whole or not all(isinstance(n, int) and not isinstance(n, bool) for n in pair):
             refuse(where, f"padding is {padding!r}, {wanted}")
         if pair[0] < 0 or pair[1] < low:
-            refuse(where, f"padding is {padding!r}, wanted numbers of at least 0; crop x by slicing it")
+            least = f"at least 0 before and at least {low} after" if low else "at least 0; crop x by slicing it"
+            refuse(where, f"padding is {padding!r}, wanted numbers of {least}")
     return tuple((lo, hi) for lo, hi in padding)
 
 

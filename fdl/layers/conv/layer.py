@@ -61,7 +61,9 @@ def settings(
     kernel = per_axis(where, "kernel_size", kernel_size, rank)
     return kernel, {
         "strides": per_axis(where, "strides", strides, rank),
-        "padding": padding if padding in ("SAME", "VALID") else explicit_padding(where, padding, rank, low),
+        "padding": padding
+        if isinstance(padding, str) and padding in ("SAME", "VALID")
+        else explicit_padding(where, padding, rank, low),
         "dilation": per_axis(where, "dilation", dilation, rank),
         "groups": groups,
     }
@@ -114,6 +116,7 @@ def conv(
     w_init: an initialiser `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
     """
     require_bool("conv", "winograd", winograd)
+    require_count("conv", "features", features)
     return built(
         "conv", op.bind(winograd=winograd), features, kernel_size, strides, padding, dilation, groups, bias, w_init
     )
