@@ -11,6 +11,7 @@ others have None.
 """
 
 import dataclasses
+import inspect
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -67,8 +68,16 @@ class Case:
         return bool(self.term)
 
     def is_named_by(self, diagnosis: str) -> bool:
-        """Whether a diagnosis says what was planted."""
-        return any(words in diagnosis for words in self.names or NAMES.get(self.term, ()))
+        """Whether a diagnosis says what was planted. args[0] in the names is also the parameter, and its gradient."""
+        parameters = list(inspect.signature(self.reference).parameters)
+        for words in self.names or NAMES.get(self.term, ()):
+            for prefix in ("", "d"):
+                own = words
+                for i, name in enumerate(parameters):
+                    own = own.replace(f"args[{i}]", f"{prefix}{name}")
+                if words in diagnosis or own in diagnosis:
+                    return True
+        return False
 
     def arguments(self, seed: int = 0) -> tuple:
         return self.make(Draw(np.random.default_rng([seed, *self.op.encode()])))
