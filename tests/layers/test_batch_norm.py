@@ -11,6 +11,7 @@ from fdl.layers._moments import moments
 from fdl.layers._sums import sums
 
 fold, population_statistics, terms = fdl.batch_norm.fold, fdl.batch_norm.population_statistics, fdl.batch_norm.terms
+NORM = (fdl.batch_norm(), *fdl.batch_norm().init(jax.random.key(0), (3,)))
 rng = np.random.default_rng(0)
 
 
@@ -311,6 +312,24 @@ def test_folding_is_exact_up_to_rounding():
         fold(lambda x: x, params, state)  # pyright: ignore[reportArgumentType]
 
 
+def test_folding_into_depthwise_and_nested_layers():
+    model = fdl.serial(
+        fdl.separable_conv(3, (2,)),
+        fdl.batch_norm(),
+        fdl.depthwise_conv((2,), bias=False),
+        fdl.batch_norm(),
+        fdl.serial(fdl.conv(2, (2,)), fdl.relu()),
+        fdl.batch_norm(),
+    )
+    params, state = model.init(jax.random.key(0), (5, 2), jnp.float64)
+    _, state = model.apply(params, state, 1 + arrays(4, 5, 2), train=True)
+    x = arrays(3, 5, 2)
+    folded, folded_params, folded_state = fold(model, params, state)
+    # the last one follows a relu
+    assert [name for name in folded.names if "batch_norm" in name] == ["batch_norm_5"]
+    close(folded.apply(folded_params, folded_state, x)[0], model.apply(params, state, x)[0])
+
+
 def test_inference_does_not_depend_on_the_other_examples():
     params, state = MODEL.init(jax.random.key(0), (3,), jnp.float64)
     _, state = MODEL.apply(params, state, arrays(6, 3), train=True)
@@ -383,6 +402,9 @@ def test_a_first_member_without_entries_costs_no_digits():
         (lambda: terms({}, jnp.ones((2, 3)), jnp.ones((3, 2))), InputError, "batch_norm.terms: dy has shape"),
         (lambda: terms({}, jnp.ones((2, 3)), jnp.ones((2, 3)), per="pixel"), InputError, "per is 'pixel'"),
         (lambda: population_statistics(3, {}, {}, []), InputTypeError, "wanted an fdl.Layer"),  # pyright: ignore[reportArgumentType]
+        (lambda: population_statistics(*NORM, 3), InputTypeError, "batches is"),  # pyright: ignore[reportArgumentType]
+        (lambda: population_statistics(*NORM, [jnp.ones((1, 3), jnp.float32)]), InputError, "no batch has two entries"),
+        (lambda: fold(fdl.serial(fdl.dense(3), fdl.batch_norm()), {}, {}), InputError, "the state of a batch_norm is"),
         (lambda: fdl.ops.layer_norm({}, jnp.ones((2, 3)), dims=0), InputError, "dims is 0"),
         (lambda: fdl.ops.rms_norm({"shift": jnp.ones(3)}, jnp.ones((2, 3))), InputError, "'scale'"),
     ],

@@ -296,3 +296,25 @@ def test_initialisers_see_the_whole_fan(getkey):
     assert 0.98 * bound < np.abs(w).max() <= bound
     he = fdl.conv(64, (3, 5), w_init=jax.nn.initializers.he_normal()).init(getkey(), (9, 9, 32))[0]["w"]
     assert abs(float(jnp.var(he)) * (15 * 32) / 2 - 1) < 0.05
+
+
+@pytest.mark.parametrize("layer", [fdl.conv(3, (3,)), fdl.conv_transpose(3, (3,))], ids=repr)
+def test_masked_steps_are_padding(layer):
+    model = fdl.serial(fdl.dense(4), layer)  # the bias of dense fills the masked steps
+    params, state = model.init(jax.random.key(0), (6, 2), dtype=jnp.float64)
+    params = jax.tree.map(lambda p: p + 0.5, params)
+    x, dy = arrays((2, 6, 2), (2, 6, 3))
+    mask = jnp.asarray([[True] * 6, [True] * 4 + [False] * 2])
+    counts = mask[..., None]
+    run = lambda params, x: jnp.where(counts, model.apply(params, state, x, mask=mask)[0], 0)
+    by_hand = lambda params, x: jnp.where(counts, model.equation(params, state, x, mask=mask)[0], 0)
+    assert_close(both_ways(run, params, x, dy), both_ways(by_hand, params, x, dy), 1e-12)
+    own = fdl.ops.conv if layer.name == "conv" else fdl.ops.conv_transpose
+    hidden = jnp.where(counts, fdl.ops.dense(params["dense_0"], x), 0)
+    assert_close(run(params, x), jnp.where(counts, own(params[f"{layer.name}_1"], hidden), 0), 1e-12)
+    _, _, residuals = model.forward(params, state, x, mask=mask)
+    dparams, dx = model.backward(residuals, jnp.where(counts, dy, 0))
+    assert_close((dparams, dx), both_ways(by_hand, params, x, dy)[1:], 1e-12)
+    with pytest.raises(InputError, match="got a mask of steps"):
+        narrow = fdl.conv(3, (3,), padding="VALID")
+        narrow.apply(narrow.init(jax.random.key(0), (6, 2))[0], {}, x.astype(jnp.float32), mask=mask)

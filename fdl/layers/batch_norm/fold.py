@@ -10,17 +10,18 @@ import jax
 import jax.numpy as jnp
 
 from fdl.compose import rebuilt
-from fdl.errors import refuse_type, shown
+from fdl.errors import refuse, refuse_type, shown
 from fdl.layer import Layer, Params, State
 
-_LINEAR = ("dense", "conv", "conv_transpose")
+_LINEAR = ("dense", "conv", "depthwise_conv", "conv_transpose")
 
 
 def fold(model: Layer, params: Params, state: State) -> tuple[Layer, Params, State]:
     """(model, params, state) in which every batch_norm that follows a dense or convolutional layer is gone.
 
-    For use, not for training. The other layers keep their names; a batch_norm elsewhere (after an activation, per activation)
-    stays as it is.
+    The layer that it follows is the one before it or, where that is a serial (separable_conv is one), the last in there. For use,
+    not for training. The other layers keep their names; a batch_norm elsewhere (after an activation, per activation) stays as it
+    is.
     """
     if not isinstance(model, Layer):
         refuse_type("batch_norm.fold", f"model is {shown(model)}, wanted an fdl.Layer")
@@ -31,8 +32,8 @@ def fold(model: Layer, params: Params, state: State) -> tuple[Layer, Params, Sta
     for name, layer in model.layers:
         inner = fold(layer, params.get(name, {}), state.get(name, {}))
         follows = kept[-1] if kept and model.name in ("serial", "residual") and name != "shortcut" else None
-        if layer.name == "batch_norm" and follows and follows[1].name in _LINEAR and _per_feature(inner[2]):
-            new_params[follows[0]] = _folded(new_params[follows[0]], layer, inner[1], inner[2])
+        if layer.name == "batch_norm" and follows and _linear(follows[1]) and _per_feature(inner[2]):
+            new_params[follows[0]] = _folded(follows[1], new_params[follows[0]], layer, inner[1], inner[2])
             continue
         kept.append((name, inner[0]))
         new_params |= {name: inner[1]} if inner[1] else {}
@@ -41,10 +42,23 @@ def fold(model: Layer, params: Params, state: State) -> tuple[Layer, Params, Sta
 
 
 def _per_feature(state: State) -> bool:
+    if "mean" not in state:
+        refuse(
+            "batch_norm.fold",
+            f"the state of a batch_norm is {sorted(state)}, wanted what model.init made and training kept",
+        )
     return state["mean"].ndim == 1
 
 
-def _folded(params: Params, layer: Layer, affine: Params, state: State) -> Params:
+def _linear(layer: Layer) -> bool:
+    """Whether the last thing it does is an affine map with a weight for each feature."""
+    return layer.name in _LINEAR or (layer.name == "serial" and bool(layer.layers) and _linear(layer.layers[-1][1]))
+
+
+def _folded(before: Layer, params: Params, layer: Layer, affine: Params, state: State) -> Params:
+    if before.layers:
+        name, last = before.layers[-1]
+        return params | {name: _folded(last, params[name], layer, affine, state)}
     w, wide = params["w"], state["mean"].dtype
     b = params["b"].astype(wide) if "b" in params else jnp.zeros(w.shape[-1:], wide)
     affine = {name: value.astype(wide) for name, value in affine.items()}

@@ -31,6 +31,8 @@ def population_statistics(
         refuse_type(where, f"model is {shown(model)}, wanted an fdl.Layer")
     if not _count(model):
         refuse(where, f"{model!r} has no batch_norm layer")
+    if not isinstance(batches, Iterable):
+        refuse_type(where, f"batches is {shown(batches)}, wanted an iterable of inputs such as [x[:100], x[100:200]]")
 
     forgetful = _forgetful(model)
 
@@ -47,7 +49,15 @@ def population_statistics(
         seen += size
     if total is None:
         refuse(where, "got no batches, wanted an iterable of inputs such as [x[:100], x[100:200]]")
-    return _each(model, state, lambda _, found: found, _times(total, 1 / seen))
+
+    def of_all(_: State, found: State) -> State:
+        if not float(found["weight"]) > 0:
+            refuse(
+                where, "no batch has two entries of a feature, of which a variance could be taken; use larger batches"
+            )
+        return found
+
+    return _each(model, state, of_all, _times(total, 1 / seen))
 
 
 def _times(state: State, factor: float) -> State:

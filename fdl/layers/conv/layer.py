@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from fdl.compose import serial
-from fdl.errors import refuse, refuse_type, require_bool, require_count
-from fdl.layer import Layer, bind
+from fdl.errors import refuse, refuse_type, require_bool, require_count, shown
+from fdl.layer import Layer, Params, Pass, State, bind
 from fdl.layers._weights import drawn
 from fdl.layers.conv.convolve import op
 from fdl.layers.conv.geometry import explicit_padding, per_axis, require_groups
@@ -91,7 +91,39 @@ def built(
         require_count(where, "features", features)
     kernel, options = settings(where, kernel_size, strides, padding, dilation, groups, bias, low)
     shape = {"kernel": kernel, "features": features, "multiplier": multiplier, "groups": groups}
-    return Layer.from_op(where, op.bind(**options), bind(init, where=where, bias=bias, w_init=w_init, **shape))
+    of_one = bind(init, where=where, bias=bias, w_init=w_init, **shape)
+    bound = op.bind(**options)
+    return Layer(where, init=bind(_init, init=of_one), run=bind(_run, op=bound), backward=bind(_backward, op=bound))
+
+
+def _init(key: Any, spec: Any, dtype: Any, *, init: Callable) -> tuple[Params, State]:
+    return init(key, spec, dtype), {}
+
+
+def _run(walk: Pass, params: Params, state: State, x: Any, *, op: Op) -> tuple[Any, State, Any]:
+    """Masked steps are padding to those that count."""
+    steps = walk.mask if walk.mask is not None and walk.mask.ndim == 2 else None
+    x = _counting(steps, x)
+    y, residuals = walk.evaluate(op, params, x)
+    if steps is not None and y.shape[1] != x.shape[1]:
+        refuse(
+            op.name,
+            f"got a mask of steps, {shown(steps)}, and makes {y.shape[1]} steps of {x.shape[1]}; use strides 1 and padding "
+            "'SAME', or no mask",
+        )
+    return y, state, (residuals, steps)
+
+
+def _backward(residuals: Any, dy: Any, *, op: Op) -> tuple[Params, Any]:
+    residuals, steps = residuals
+    dparams, dx = op.backward(residuals, dy)
+    return dparams, _counting(steps, dx)
+
+
+def _counting(steps: Any, x: Any) -> Any:
+    if steps is None:
+        return x
+    return jnp.where(steps.reshape(steps.shape + (1,) * (x.ndim - 2)), x, jnp.zeros((), x.dtype))
 
 
 def conv(
@@ -114,6 +146,7 @@ def conv(
     winograd: whether a CPU may compute 3x3 kernels of many channels so (winograd.py): 1.6 to 1.9 times as fast with its gradients,
     float32 within 32 eps of the largest entry where the plain products are within 8.
     w_init: an initialiser `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
+    Under a mask of steps [N, T], masked steps are padding to the others; it is refused where the number of steps changes.
     """
     require_bool("conv", "winograd", winograd)
     require_count("conv", "features", features)
