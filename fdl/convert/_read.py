@@ -68,7 +68,13 @@ def _flattened(weights: Mapping, prefix: str = "") -> dict[str, Any]:
 def _array(where: str, name: str, array: Any) -> np.ndarray:
     if not is_array(array) or not hasattr(array, "__array__"):
         refuse_type(where, f"{name} is {shown(array)}, wanted a NumPy array; convert it with np.asarray")
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except (RuntimeError, TypeError) as error:  # a tensor on a device, in bfloat16, or one that requires its gradient
+        remedy = "of a tensor pass tensor.detach().cpu().float().numpy()"
+        refuse_type(
+            where, f"{name} is {shown(array)}, which NumPy cannot read ({error}), wanted a NumPy array; {remedy}"
+        )
     require_float(where, name, array)
     return array
 

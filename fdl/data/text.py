@@ -127,7 +127,7 @@ def _read(path: Path) -> str:
         if (at := data.find(0)) >= 0:
             _refuse_byte(file, data, at, "is NUL, which no text holds")
         if not characters:
-            file.refuse("the file is empty but for its byte order mark")
+            file.refuse(f"the file is empty{' but for its byte order mark' if start else ''}")
     return characters.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -30,25 +30,30 @@ def init(key: Any, spec: jax.ShapeDtypeStruct, dtype: Any, *, vocabulary: int, f
 
 
 def equation(params, x):
-    w = params["w"]
+    w, x = params["w"], _wide(x)
     known = jax.nn.one_hot(x, w.shape[0], dtype=w.dtype)
     return jnp.where(_valid(w, x)[..., None], jnp.einsum("...v,vd->...d", known, w), jnp.nan)
 
 
 def forward(params, x):
     _check(params, x)
-    w = params["w"]
-    y = w.at[jnp.where(_valid(w, x), x, 0)].get(mode="clip")
-    return jnp.where(_valid(w, x)[..., None], y, jnp.asarray(jnp.nan, w.dtype)), (params, x)
+    w, tokens = params["w"], _wide(x)
+    y = w.at[jnp.where(_valid(w, tokens), tokens, 0)].get(mode="clip")
+    return jnp.where(_valid(w, tokens)[..., None], y, jnp.asarray(jnp.nan, w.dtype)), (params, x)
 
 
 def backward(residuals, dy):
     params, x = residuals
-    w = params["w"]
+    w, x = params["w"], _wide(x)
     wide = accumulator(w.dtype)
     rows = jnp.where(_valid(w, x), x, w.shape[0]).reshape(-1)
     dw = jnp.zeros(w.shape, wide).at[rows].add(dy.reshape(-1, w.shape[1]).astype(wide), mode="drop")
     return {"w": dw.astype(w.dtype)}, None
+
+
+def _wide(x):
+    """The tokens in 32 bits at least: fewer may not hold the size of the vocabulary, which they are compared to."""
+    return x.astype(jnp.int32) if jnp.iinfo(x.dtype).bits < 32 else x
 
 
 def _valid(w, x):

@@ -8,8 +8,9 @@ Errors: InputError, InputTypeError.
 
 import jax.numpy as jnp
 
+from fdl.errors import refuse, require_float, require_mask
 from fdl.layer import Layer
-from fdl.layers._places import door, layer_of
+from fdl.layers._places import layer_of
 from fdl.op import Op, Static
 
 
@@ -27,13 +28,21 @@ def equation(x, mask=None):
 
 
 def forward(x, mask=None):
-    door("last_step", x, mask)
+    _check(x, mask)
     return (x[:, -1] if mask is None else equation(x, mask)), (mask, Static(x.shape))
 
 
 def backward(residuals, dy):
     mask, shape = residuals[0], residuals[1].value
     return jnp.where(_last(mask, shape)[..., None], dy[:, None], jnp.zeros_like(dy)[:, None]), None
+
+
+def _check(x, mask):
+    require_float("last_step", "x", x)
+    if x.ndim != 3 or x.shape[1] == 0:
+        refuse("last_step", f"x has shape {list(x.shape)}, wanted [N, T, D] with at least one step")
+    if mask is not None:
+        require_mask("last_step", mask, x)
 
 
 op = Op(equation, forward, backward)

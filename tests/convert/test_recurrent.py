@@ -222,6 +222,15 @@ untyped: Any = fdl.convert.gru
 BEFORE = drawn(CELLS["gru before"]["fdl"][1])
 
 
+class OnDevice:
+    """An array that NumPy cannot read: a tensor that requires its gradient, is on a device, or in bfloat16."""
+
+    dtype, shape, ndim = np.dtype(np.float64), (12, 4), 2
+
+    def __array__(self, *args: Any, **options: Any) -> np.ndarray:
+        raise RuntimeError("Can't call numpy()")
+
+
 def cell_with(**arrays):
     return untyped(changed(CELL, **arrays), "torch_cell")
 
@@ -245,6 +254,7 @@ def cell_with(**arrays):
         (InputError, r"'bias_ih', 'weight_hh'\], wanted \['weight_ih'", lambda: cell_with(weight_ih=...)),
         (InputError, "has .*'weight_hr'.*wanted", lambda: fdl.convert.lstm({**torch_stack("lstm", 1, 1), "weight_hr_l0": np.ones((2, D))})),
         (InputTypeError, "weight_hh is list, wanted a NumPy array", lambda: cell_with(weight_hh=[[1.0]])),
+        (InputTypeError, r"weight_hh is float64\[12, 4\].*detach\(\)", lambda: cell_with(weight_hh=OnDevice())),
         (InputTypeError, "weight_hh is int64.* wanted a floating", lambda: cell_with(weight_hh=np.ones((12, 4), int))),
         (InputTypeError, "float64.*float32.*cast one", lambda: cell_with(bias_ih=np.ones(12, np.float32))),
         (InputError, r"weight_ih has shape \[5, 12\], wanted \[3 x D, I\]", lambda: cell_with(weight_ih=CELL["weight_ih"].T)),

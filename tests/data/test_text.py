@@ -102,6 +102,7 @@ def test_what_is_no_text(tmp_path, data, words):
 
 
 def test_damaged_gzip(tmp_path):
+    assert refusal(tmp_path, gzip.compress(b"")).endswith("the file is empty")
     data = gzip.compress(b"some text, and more of it")
     assert "cut short" in refusal(tmp_path, data[:-9])
     assert "is damaged" in refusal(tmp_path, data[:-8] + b"\0\0\0\0" + data[-4:])

@@ -17,6 +17,7 @@ from fdl.layers.rnn import cell as rnn_cell
 N, I, D = 3, 2, 4
 
 untyped: Any = fdl.bidirectional
+untyped_gru: Any = fdl.gru
 
 
 def params_of(cell, key):
@@ -217,6 +218,18 @@ def test_tokens(getkey):
     assert not jnp.isnan(outside[0, 0]).any() and jnp.isnan(outside[0, 1:]).all()
 
 
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8])
+@pytest.mark.parametrize("vocabulary", [256, 300])
+def test_a_vocabulary_that_the_tokens_dtype_cannot_hold(dtype, vocabulary):
+    params = {"w": jnp.arange(3.0 * vocabulary).reshape(vocabulary, 3)}
+    tokens = jnp.asarray([[5, 0, 127]], dtype)
+    for function in (fdl.ops.embedding, fdl.ops.embedding.equation):
+        y, pull = jax.vjp(lambda params, function=function: function(params, tokens), params)
+        np.testing.assert_array_equal(y[0], params["w"][np.asarray([5, 0, 127])])
+        (dparams,) = pull(jnp.ones_like(y))
+        np.testing.assert_array_equal(np.flatnonzero(dparams["w"][:, 0]), [0, 5, 127])
+
+
 def test_a_stateful_layer_begins_where_it_ended(getkey):
     model, x = fdl.gru(4, stateful=3), jax.random.normal(getkey(), (3, 8, 2), jnp.float64)
     params, state = model.init(getkey(), (8, 2), jnp.float64)
@@ -232,6 +245,28 @@ def test_first_weights():
     np.testing.assert_array_equal(params["b"], np.repeat([0.0, 2.0, 0.0, 0.0], 6))
     for block in jnp.split(params["u"], 4, axis=1):
         np.testing.assert_allclose(block @ block.T, np.eye(6), atol=1e-5)
+
+
+def test_first_weights_in_16_bits():
+    params, _ = fdl.rnn(5).init(jax.random.key(0), (4, 3), jnp.bfloat16)
+    assert {p.dtype for p in params.values()} == {jnp.dtype(jnp.bfloat16)}
+    u = params["u"].astype(jnp.float32)
+    np.testing.assert_allclose(u @ u.T, np.eye(5), atol=0.02)
+
+
+def test_the_equation_takes_numpy_arrays_as_the_op_does(getkey):
+    params, x, state, mask, resets = map(
+        lambda tree: jax.tree.map(np.asarray, tree),
+        arguments(rnn_cell("tanh"), 3, getkey(), state=True, mask=True, resets=True),
+    )
+    close(fdl.ops.rnn.equation(params, x, state, mask, resets), fdl.ops.rnn(params, x, state, mask, resets), 1e-14)
+
+
+def test_a_reset_counts_at_a_masked_step_too(getkey):
+    params, x, state, _, _ = arguments(rnn_cell("tanh"), 2, getkey(), state=True, mask=False, resets=False)
+    masked = jnp.zeros((N, 2), bool)
+    close(fdl.ops.rnn(params, x, state, masked)[1], state, 1e-14)
+    assert not fdl.ops.rnn(params, x, state, masked, ~masked)[1]["h"].any()
 
 
 @pytest.mark.parametrize(
@@ -250,6 +285,15 @@ def test_first_weights():
         (InputError, "truncate is 0", lambda x: fdl.ops.rnn(params_of(rnn_cell("tanh"), jax.random.key(0)), x, truncate=0)),
         (InputError, 'keep is .all., wanted "gates"', lambda x: fdl.ops.rnn(params_of(rnn_cell("tanh"), jax.random.key(0)), x, keep="all")),
         (InputTypeError, "layer is", lambda x: untyped(fdl.gru)),
+        (InputError, r"variant is \['full'\], wanted one of", lambda x: untyped_gru(4, ["full"])),
+        (InputError, r"gate is 'relu', wanted an activation into \[0, 1\]: hard_sigmoid, sigmoid", lambda x: fdl.gru(4, gate="relu")),
+        (InputError, r"gate is 'tanh', wanted an activation into", lambda x: fdl.lstm(4, gate="tanh")),
+        (InputError, "gate is 'hard_sigmoid'.*'libru' has no choice of curves", lambda x: fdl.gru(4, "libru", gate="hard_sigmoid")),
+        (InputError, "activation 'relu'.*'libru_log' has no choice of curves", lambda x: fdl.gru(4, "libru_log", activation="relu")),
+        (InputTypeError, "w is list, wanted an array", lambda x: fdl.ops.rnn({"u": jnp.ones((D, D)), "b": jnp.ones(D), "w": [1.0]}, x)),
+        (InputError, r"last_step: x has shape \[3, 5, 2, 2\], wanted \[N, T, D\]", lambda x: fdl.ops.last_step(jnp.ones((3, 5, 2, 2)))),
+        (InputError, r"last_step: x has shape \[3, 0, 2\], wanted", lambda x: fdl.ops.last_step(x[:, :0])),
+        (InputError, r"last_step: mask has shape \[3, 5, 2\]", lambda x: fdl.ops.last_step(x, x > 0)),
     ],
 )  # fmt: skip
 def test_errors_at_the_door(error, message, call):

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from fdl.errors import refuse
 from fdl.layers._weights import drawn
 from fdl.layers.activations import ACTIVATIONS
+from fdl.op import accumulator
 
 glorot_uniform = jax.nn.initializers.glorot_uniform()
 orthogonal = jax.nn.initializers.orthogonal()
@@ -67,7 +68,12 @@ _OF_VALUE: dict[str, Callable] = {
 }
 
 
+_INTO_UNIT = ("hard_sigmoid", "sigmoid")
+
+
 def curve(where: str, argument: str, name: str) -> Curve:
+    if argument == "gate" and name not in _INTO_UNIT:
+        refuse(where, f"gate is {name!r}, wanted an activation into [0, 1]: {', '.join(_INTO_UNIT)}")
     if name not in ACTIVATIONS:
         refuse(where, f"{argument} is {name!r}, wanted the name of an activation: {', '.join(sorted(ACTIVATIONS))}")
     row = ACTIVATIONS[name]
@@ -101,7 +107,9 @@ def first_weights(
         elif name == "u":
             size = shape[0]
             keys = jax.random.split(own, shape[1] // size)
-            params[name] = jnp.concatenate([drawn(where, u_init, k, (size, size), dtype) for k in keys], axis=1)
+            wide = accumulator(dtype)  # orthogonal is a QR, which JAX does not have in 16 bits
+            blocks = [drawn(where, u_init, k, (size, size), wide) for k in keys]
+            params[name] = jnp.concatenate(blocks, axis=1).astype(dtype)
         else:
             params[name] = jnp.zeros(shape, dtype)
     return params

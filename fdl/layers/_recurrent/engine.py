@@ -15,8 +15,8 @@ What is kept: `keep="gates"` keeps the gates of every step; `keep="states"` keep
 computed again, all its steps at once (every state is known, so nothing has to wait for the step before).
 
 Masked steps ([N, T]) leave the state as it is: y repeats the last one, and the error passes through to the step before. A reset
-([N, T]) empties the state before its step. truncate=k cuts the error's way between steps k-1 and k, 2k-1 and 2k, ...: truncated
-backpropagation through time. reverse runs from the last step to the first; y[t] stays at its place.
+([N, T]) empties the state before its step, a masked one too. truncate=k cuts the error's way between steps k-1 and k, 2k-1 and
+2k, ...: truncated backpropagation through time. reverse runs from the last step to the first; y[t] stays at its place.
 
 16-bit inputs: the state, the gates and all sums are kept in float32, and y, dx and the gradients are rounded once.
 """
@@ -39,6 +39,8 @@ from fdl.errors import (
 from fdl.layers._recurrent.cell import Cell, transposed
 from fdl.op import Static, accumulator
 
+# Forward and backward of reset_after, N 32, I = D = 128, float32, 2 CPU cores, time against that of 20: of 1,000 steps 1.13 for 5,
+# 1.04 for 10, 1.00 for 50, 1.13 for 100, 1.14 for all at once; of 100 steps 0.97 to 1.08 for all of these.
 CHUNK = 20
 _RUN = ("reverse", "truncate", "keep")
 
@@ -46,8 +48,8 @@ State = dict[str, Any]
 
 
 def equation(cell: Cell, params, x, state, mask, resets, *, reverse, truncate, keep):
+    x, mask, resets = _in_running_order(reverse, *jax.tree.map(jnp.asarray, (x, mask, resets)))
     state = _empty(cell, params, x, x.dtype) if state is None else state
-    x, mask, resets = _in_running_order(reverse, x, mask, resets)
 
     def step(before, i):
         if resets is not None:
@@ -253,6 +255,7 @@ def check(cell: Cell, params, x, state, mask, resets, reverse, truncate, keep):
     if set(params) != set(wanted) - optional:
         refuse(where, f"params has {sorted(params)}, wanted {sorted(wanted)}; init makes them")
     for name in params:
+        require_array(where, name, params[name])
         require_same_dtype(where, "x", x, name, params[name])
         if params[name].shape != wanted[name]:
             refuse(

@@ -37,8 +37,13 @@ NORMALIZED = ("ligru", "libru", "libru_log", "libru_softplus")
 
 
 def cell(variant: Any, gate: str, activation: Any) -> Cell:
-    if variant not in _CELLS:
+    if not isinstance(variant, str) or variant not in _CELLS:
         refuse("gru", f"variant is {variant!r}, wanted one of {', '.join(VARIANTS)}")
+    if variant.startswith("libru") and (gate, activation) != ("sigmoid", None):
+        chosen = f"gate is {gate!r} and activation {activation!r}"
+        refuse(
+            "gru", f"{chosen}, but {variant!r} has no choice of curves, they follow from Bayes' rule; leave both out"
+        )
     if activation is None:
         activation = "relu" if variant == "ligru" else "tanh"
     return _CELLS[variant](gate=gate, activation=activation)
@@ -82,10 +87,11 @@ def gru(
 ) -> Layer:
     """[N, T, I] -> [N, T, D], or with return_final [N, D]; params {"w" [I, .], "u" [D, .], "b", ...} by variant (gru/__init__.py).
 
-    gate: an activation into [0, 1]. activation: of the candidate, tanh, or relu for ligru. normalize: batch normalization of the
-    input part, by default for ligru and libru alone. reverse: from the last step to the first. truncate=k: the error goes back
-    k steps at most. keep: "gates", or "states" for less memory. stateful: the batch size, and a call begins where the last one
-    ended (the state is {"h": [N, D]}). Masked steps leave the state as it is.
+    gate: an activation into [0, 1], sigmoid or hard_sigmoid. activation: of the candidate, tanh, or relu for ligru; libru has no
+    choice of either. normalize: batch normalization of the input part, by default for ligru and libru alone; params are then
+    {"project": {"w"}, "norm": ..., "recurrence": {"u", ...}}. reverse: from the last step to the first. truncate=k: the error goes
+    back k steps at most. keep: "gates", or "states" for less memory. stateful: the batch size, and a call begins where the last
+    one ended (the state is {"h": [N, D]}, of caru "started" too). Masked steps leave the state as it is.
     """
     made = cell(variant, gate, activation)
     normalize = variant in NORMALIZED if normalize is None else normalize

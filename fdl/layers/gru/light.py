@@ -10,7 +10,7 @@ Backward, with products of equal shapes taken entry by entry:
     dh = dh' z + dz u_z^T + dn u_n^T  du = h^T [dz, dn]
 
 There is no bias: batch normalization over examples and time, applied to x w before the loop, has one. With f = softplus this
-is the geometric-mean approximation of libru.py. Source: Ravanelli et al. 2018, eq. 6 to 8.
+is the geometric-mean approximation of bayesian.py. Source: Ravanelli et al. 2018, eq. 6 to 8.
 """
 
 import functools
