@@ -11,8 +11,8 @@ others have None.
 """
 
 import dataclasses
-import inspect
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
