@@ -225,8 +225,7 @@ class Op:
             refuse_type(self.where, f"unknown option {name!r}; its options are: {known}")
         if isinstance(value, np.generic):
             value = value.item()
-        if isinstance(value, list):
-            value = tuple(value)
+        value = _as_tuple(value)
         if isinstance(value, jax.Array | np.ndarray):
             return Operand(value)
         try:
@@ -258,6 +257,11 @@ class Op:
         resolved.update(self.options)
         resolved.update({name: self._kept(name, value) for name, value in options.items()})
         return resolved
+
+
+def _as_tuple(value: Any) -> Any:
+    """Lists, nested ones too, as tuples, which are hashable."""
+    return tuple(map(_as_tuple, value)) if type(value) in (list, tuple) else value
 
 
 def _name_of(equation: Callable) -> str:

@@ -412,3 +412,11 @@ def test_a_first_member_without_entries_costs_no_digits():
 def test_the_door(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_an_axis_that_is_not_there_is_named():
+    model = fdl.batch_norm(axis_name="replicas")
+    with pytest.raises(InputError, match="there is no axis 'replicas' here"):
+        fdl.summary(model, (3,))
+    with pytest.raises(InputError, match="there is no axis 'replicas' here"):
+        population_statistics(model, *NORM[1:], [jnp.ones((2, 3), jnp.float32)])

@@ -318,3 +318,11 @@ def test_masked_steps_are_padding(layer):
     with pytest.raises(InputError, match="got a mask of steps"):
         narrow = fdl.conv(3, (3,), padding="VALID")
         narrow.apply(narrow.init(jax.random.key(0), (6, 2))[0], {}, x.astype(jnp.float32), mask=mask)
+
+
+def test_options_may_be_nested_lists():
+    x, w = arrays((1, 4, 4, 2), (3, 3, 2, 2))
+    as_lists, as_tuples = ([[1, 1], [0, 1]], ((1, 1), (0, 1)))
+    np.testing.assert_array_equal(
+        fdl.ops.conv({"w": w}, x, padding=as_lists), fdl.ops.conv({"w": w}, x, padding=as_tuples)
+    )

@@ -154,6 +154,14 @@ def check(params: Any, x: Any, mask: Any, per: Any, axis_name: Any = None, where
         require_mask(where, mask, x, 1 if per == "activation" else x.ndim - 1)
     if axis_name is not None and not isinstance(axis_name, str | tuple):
         refuse_type(where, f"axis_name is {axis_name!r}, wanted the name of an axis of a mesh or a vmap")
+    if axis_name is not None:
+        try:
+            jax.lax.axis_size(axis_name)
+        except NameError:
+            refuse(
+                where,
+                f"there is no axis {axis_name!r} here: call it inside shard_map, or vmap with axis_name={axis_name!r}",
+            )
 
 
 op = Op(equation, forward, backward, name="batch_norm")
