@@ -1,24 +1,15 @@
 """The comparison with a library itself: outputs and every gradient, on the same weights."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import fdl
 from tests.convert.cells import D, I, N, T, close, drawn
 
 STATES = {"gru": ("h",), "lstm": ("h", "c"), "rnn": ("h",)}
-
-
-@pytest.fixture
-def their_promotion() -> Iterator[None]:
-    """The rest of the session is stricter than the libraries are."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def convert(cell: str, *args: Any, **options: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 import fdl
 from tests.convert.cells import D, I, T, close, drawn
-from tests.convert.peers import assert_alike, redrawn, their_promotion  # noqa: F401
+from tests.convert.peers import assert_alike, redrawn
 
 eqx = pytest.importorskip("equinox", reason='Equinox is not installed: pip install "fdl[bench]"')
 

@@ -10,7 +10,7 @@ import pytest
 import fdl
 from fdl.errors import InputError
 from tests.convert.cells import D, I, N, T, close, drawn
-from tests.convert.peers import assert_alike, redrawn, their_promotion  # noqa: F401
+from tests.convert.peers import assert_alike, redrawn
 
 linen = pytest.importorskip("flax.linen", reason='Flax is not installed: pip install "fdl[bench]"')
 nnx = pytest.importorskip("flax.nnx")

@@ -9,7 +9,7 @@ import pytest
 
 import fdl
 from tests.convert.cells import D, I, N, T, close, drawn
-from tests.convert.peers import assert_alike, convert, redrawn, their_promotion  # noqa: F401
+from tests.convert.peers import assert_alike, convert, redrawn
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras", reason='Keras is not installed: pip install "fdl[bench]"')

@@ -152,9 +152,9 @@ def check(params: Any, x: Any, mask: Any, per: Any, axis_name: Any = None, where
         refuse(where, f"x has shape {list(x.shape)}: there is nothing to take statistics of; leave out empty batches")
     if mask is not None:
         require_mask(where, mask, x, 1 if per == "activation" else x.ndim - 1)
-    if axis_name is not None and not isinstance(axis_name, str | tuple):
-        refuse_type(where, f"axis_name is {axis_name!r}, wanted the name of an axis of a mesh or a vmap")
     if axis_name is not None:
+        if not isinstance(axis_name, str | tuple):
+            refuse_type(where, f"axis_name is {axis_name!r}, wanted the name of an axis of a mesh or a vmap")
         try:
             jax.lax.axis_size(axis_name)
         except NameError:
