@@ -180,21 +180,22 @@ def fdl_epochs(case: str, order: Order, gradient: str) -> Trial:
     import optax
 
     import fdl
-    from fdl.train.loop import Carry, epochs_program
+    from fdl.train.loop import compiled, steps_between
+    from fdl.train.step import Carry, make_step
 
     c = CASES[case]
     p = problem(c, order)
     model, params = _fdl_model(c, p.weights)
     loss, optimizer = fdl.losses.softmax_cross_entropy_with_integer_labels, optax.sgd(RATE)
-    program = epochs_program(model, loss, optimizer, None, gradient, c.batch, c.examples // c.batch)
+    program = compiled(steps_between(make_step(model, loss, optimizer, None, gradient), c.batch))
     x, y = jax.device_put((p.x, p.y))
     _, key = _fdl_keys()
     carry = Carry(params, {}, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def train() -> NDArray[Any]:
         nonlocal carry
-        carry, losses, _ = program(carry, x, y, None, key, 0, c.epochs)
-        return np.asarray(losses)[: c.epochs]
+        carry, _, losses, _ = program(carry, x, y, None, key, 0, 0, c.steps)
+        return np.asarray(losses)[: c.steps]
 
     losses = train()
     return Trial(outcome(losses, _fdl_weights(carry.params)), train, c.steps)
@@ -278,7 +279,8 @@ def fdl_step(case: str, order: Order, asynchronous: bool) -> Trial:
     import optax
 
     import fdl
-    from fdl.train.loop import Carry, cpu_options, make_step
+    from fdl.train.loop import cpu_options
+    from fdl.train.step import Carry, make_step
 
     c = CASES[case]
     p = problem(c, order)

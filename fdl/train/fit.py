@@ -1,10 +1,11 @@
-"""Training: `fit` runs epochs as compiled scans and returns what it learned and how it went."""
+"""Training: `fit` runs compiled loops of steps and returns what it learned and how it went."""
 
+import contextlib
 import dataclasses
-import functools
-import math
+import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,34 +14,47 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.backprop import require_loss, require_model, require_penalty
-from fdl.errors import refuse, refuse_type, require_array, require_count, require_key, shown
+from fdl.errors import InputError, refuse, refuse_type, require_array, require_count, require_key, shown
 from fdl.layer import Layer, Params, State
 from fdl.op import Op
+from fdl.train.early_stopping import Best, EarlyStopping, checked_early_stopping
 from fdl.train.evaluate import Metric, checked_data, checked_metrics, evaluate
-from fdl.train.loop import MOST_EPOCHS, Carry, batches_in, epochs_program
+from fdl.train.event import Event
+from fdl.train.guard import Divergence, scalable
+from fdl.train.placement import Placement
+from fdl.train.precision import computed_in
 from fdl.train.progress import Progress
+from fdl.train.run import Pace, Recipe, Run, copied
+from fdl.train.source import InMemory, Streamed
+from fdl.train.step import Carry
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What `fit` returns. history: one entry per epoch, {"loss", "valid_loss", "valid_accuracy", ...} as numpy arrays."""
+    """What `fit` returns. history: one entry per epoch, {"loss", "valid_loss", "valid_accuracy", ...} as numpy arrays.
+
+    divergence: None, or where the run stopped being finite; params, state and opt_state are then the last finite ones.
+    best_epoch: from 1, where early stopping returned an earlier epoch's parameters.
+    """
 
     params: Params
     state: State
     history: dict[str, np.ndarray]
     opt_state: Any
     steps: int
+    divergence: Divergence | None = None
+    best_epoch: int | None = None
 
     def __repr__(self) -> str:
-        last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.history.items() if len(values))
-        return f"Result(steps={self.steps}, {last})"
+        last = "".join(f", {name} {values[-1]:.4g}" for name, values in self.history.items() if len(values))
+        return f"Result(steps={self.steps}{last}{f', diverged: {self.divergence}' if self.divergence else ''})"
 
 
 def fit(
     model: Layer,
     loss: Op | Callable,
     optimizer: Any,
-    data: tuple[Any, Any],
+    data: Any,
     *,
     key: Any,
     valid: tuple[Any, Any] | None = None,
@@ -53,110 +67,294 @@ def fit(
     metrics: tuple[str | Metric, ...] | None = None,
     params: Params | None = None,
     state: State | None = None,
+    accumulate: int = 1,
+    precision: str | None = None,
+    early_stopping: EarlyStopping | int | None = None,
+    on_divergence: str = "stop",
+    callbacks: tuple[Callable[[Event], Any], ...] = (),
+    checkpoint: Any = None,
+    resume: bool = False,
+    mesh: Any = None,
     progress: bool = True,
 ) -> Result:
-    """Trains a model; every epoch is one `lax.scan` inside `jit`, shuffled on the device, and one call runs many epochs.
+    """Trains a model in a compiled loop over steps, shuffled on the device; one call of it runs many steps or epochs.
 
-    data, valid: (x, target) with examples first. optimizer: an optax transformation. key: `jax.random.key(0)`; it decides
-    the initial parameters, the order of the examples and every random draw. steps: train for so many instead of `epochs`.
+    data, valid: (x, target) with examples first; data may be an `fdl.data.stream` of arrays larger than the device's memory.
+    optimizer: an optax transformation, with any schedule. key: `jax.random.key(0)`; it decides the initial parameters, the order
+    of the examples and every random draw. steps: train for so many instead of `epochs`.
     The last partial batch of an epoch is padded and masked: every example counts once, with equal weight in its batch.
     weights: [N], one per example; what weighs 0 contributes exactly 0. gradient: "manual", or "autodiff" for `jax.grad` of
     the plain equations, which overflow where textbook formulas do (exp of logits above 88 in float32).
-    metrics: see `evaluate`; measured on `valid`.
-    params, state: where to start, instead of `model.init(key, ...)`.
+    metrics: see `evaluate`; measured on `valid` after every epoch. params, state: where to start, instead of `model.init`.
 
-    The loss in the history is the mean over the epoch, while the parameters move; a loss that is not finite ends the run
-    with a warning. Errors: InputError or InputTypeError for data that hold NaN or infinities, unequal numbers of examples,
-    a plain function as loss with "manual", sizes below 1.
+    accumulate: cut every batch into so many parts, differentiated one after the other (it must divide batch_size).
+    precision: "bfloat16" computes in 16 bits, with parameters, sums and state in float32.
+    early_stopping: a patience in epochs, or an `EarlyStopping`. callbacks: functions of an `Event`, called after every epoch; a
+    run ends after one that returns True.
+    mesh: a `jax.sharding.Mesh` with an axis "data" (batches are cut along it) and, if wanted, "model" (wide dense layers are).
+    checkpoint: a folder or a `Checkpoint`: the run is saved there as it goes and at its end, and SIGTERM or SIGINT saves and exits
+    with 143 or 130. resume: continue the run in that folder, bit for bit; without it a folder that holds a run is refused.
+
+    The loss in the history is the mean over the epoch, while the parameters move. On the first value that is not finite the
+    run goes back to the last finite state, says where it began (`Result.divergence`), and stops with a warning; with
+    on_divergence="rollback" it goes on from the start of its best epoch with updates half as large, up to 8 times.
+    Errors: InputError or InputTypeError for data that hold NaN or infinities, unequal numbers of examples, a plain function as loss
+    with "manual", sizes below 1, settings that do not go together; CheckpointError for a folder that cannot be used.
     """
-    require_model("train.fit", model)
-    require_loss("train.fit", loss, gradient)
-    require_key("train.fit", key, "pass key=jax.random.key(0)")
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        refuse_type(
-            "train.fit", f"optimizer is {shown(optimizer)}, wanted an optax transformation such as optax.sgd(0.1)"
-        )
-    require_penalty("train.fit", penalty)
-    x, target = checked_data("train.fit", data)
-    if weights is not None:
-        require_array("train.fit", "weights", weights)
-        if weights.ndim == 0 or weights.shape[0] != x.shape[0]:
-            refuse("train.fit", f"weights is {shown(weights)} and x is {shown(x)}: wanted one weight per example")
-        weights = jnp.asarray(weights)
-    _require_finite("train.fit", x, target, weights)
+    where = "train.fit"
+    require_model(where, model)
+    require_loss(where, loss, gradient)
+    require_key(where, key, "pass key=jax.random.key(0)")
+    require_optimizer(where, optimizer)
+    require_penalty(where, penalty)
+    for name, number in (("epochs", epochs), ("batch_size", batch_size), ("accumulate", accumulate)):
+        require_count(where, name, number)
+    if steps is not None:
+        require_count(where, "steps", steps)
+    if on_divergence not in ("stop", "rollback"):
+        refuse(where, f'on_divergence is {on_divergence!r}, wanted "stop" or "rollback"')
+    early = checked_early_stopping(where, early_stopping)
+    if early is not None and valid is None and early.monitor != "loss":
+        refuse(where, f"early_stopping monitors {early.monitor!r} but there is no valid=; pass it, or monitor 'loss'")
+    if resume and checkpoint is None:
+        refuse(where, "resume is True but there is no checkpoint=; pass the folder to continue from")
+
+    streams = hasattr(data, "prefetched")
+    if streams and weights is not None:
+        refuse(where, "weights was given with a stream; pass them to fdl.data.stream(x, target, weights)")
+    spec_x, spec_target = data.specs[:2] if streams else (None, None)
+    if not streams:
+        data = checked_data(where, data)
+        spec_x, spec_target = data
+        weights = _checked_weights(where, weights, data[0])
+        require_finite(where, *data, weights)
     if valid is not None:
-        valid = checked_data("train.fit(valid)", valid)
-        _require_finite("train.fit(valid)", *valid, None)
-    measured = tuple(metric for _, metric in checked_metrics("train.fit", metrics, target))
-    for name, number in (("epochs", epochs), ("batch_size", batch_size), ("steps", 1 if steps is None else steps)):
-        require_count("train.fit", name, number)
-    batch_size = min(batch_size, x.shape[0])
+        valid = checked_data(f"{where}(valid)", valid)
+        require_finite(f"{where}(valid)", *valid, None)
+    measured = tuple(metric for _, metric in checked_metrics(where, metrics, spec_target))
+    examples = data.examples if streams else spec_x.shape[0]
+    batch_size = min(batch_size, examples)
+    if batch_size % accumulate:
+        refuse(where, f"accumulate is {accumulate} and batch_size {batch_size}; wanted a divisor of it")
+    placement = Placement(where, mesh, batch_size)
+
     init_key, train_key = jax.random.split(key)
     if params is None:
-        spec = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-        params, state = model.init(init_key, spec)
+        params, state = model.init(init_key, jax.ShapeDtypeStruct(spec_x.shape[1:], spec_x.dtype))
+    if on_divergence == "rollback":
+        optimizer = scalable(optimizer)
     # the loop donates what it starts from: the caller's arrays stay the caller's
-    params, state = jax.tree.map(jnp.copy, (params, state or {}))
-    carry = Carry(params, state, optimizer.init(params), jnp.zeros((), jnp.int32))
+    params = placement.params(params)
+    carry = placement.carry(copied(Carry(params, state or {}, optimizer.init(params), jnp.zeros((), jnp.int32))))
+    if streams:
+        seed = int(jax.random.bits(train_key, dtype=jnp.uint32))
+        source: Any = Streamed(data, seed, batch_size, placement.data)
+    else:
+        source = InMemory(*placement.data((*data, weights)), batch_size)
+    if valid is not None:
+        valid = placement.data(valid)
+    recipe = Recipe(
+        *(model, model if precision is None else computed_in(model, precision), loss, optimizer, penalty),
+        *(gradient, precision, accumulate, batch_size),
+    )
+    run = Run(recipe, carry, source, placement.data(train_key), placement)
+    if early is None and checkpoint is not None and valid is not None:
+        early_rule, patience = EarlyStopping(1), False  # the best epoch is kept beside the last one
+    else:
+        early_rule, patience = early, early is not None
+    if early_rule is not None:
+        run.best, run.best_arrays = Best(early_rule), copied(carry[:2])
+    if on_divergence == "rollback":
+        run.mark()
 
-    per_epoch = batches_in(x.shape[0], batch_size)
-    total = epochs * per_epoch if steps is None else steps
-    program = functools.cache(functools.partial(epochs_program, model, loss, optimizer, penalty, gradient, batch_size))
-    history: dict[str, list[float]] = {}
-    epoch = done = 0
-    pace = _Pace(1 if valid is not None else MOST_EPOCHS)
-    with Progress(progress, total) as bar:
-        while done < total:
-            whole = (total - done) // per_epoch
-            now = per_epoch if whole else total - done
-            carry, losses, ran = program(now)(
-                carry, x, target, weights, train_key, epoch, min(max(whole, 1), pace.epochs)
-            )
-            losses = np.asarray(losses)[: int(ran)]
-            figures = {"loss": losses}
+    total = epochs * source.per_epoch if steps is None else steps
+    by_epoch = valid is not None or bool(callbacks) or early is not None or on_divergence == "rollback"
+    started = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        stack.callback(source.close)
+        store, saved_at, identity = None, None, {}
+        if checkpoint is not None:
+            store = stack.enter_context(_opened(checkpoint))
+            identity = _identity(recipe, data, weights, key, on_divergence)
+            saved_at = _continue(run, store, identity, resume)
+        bar = stack.enter_context(Progress(progress and jax.process_index() == 0, total, run.position))
+
+        def save() -> None:
+            nonlocal saved_at
+            if store is not None and saved_at != run.position:
+                best = run.best is not None and run.best.epoch == run.epoch
+                store.save(run.position, run.arrays(), run.facts() | {"identity": identity, "best": best})
+                saved_at = run.position
+
+        def closed_epochs(since: int) -> bool:
+            """Validation, early stopping and callbacks; whether to stop."""
+            if not by_epoch or run.epoch == since:
+                return False
+            row = run.epochs[-1]
             if valid is not None:
-                of_valid = evaluate(model, loss, carry.params, carry.state, valid, metrics=measured)
-                figures |= {f"valid_{name}": [figure] for name, figure in of_valid.items()}
-            for name, values in figures.items():
-                history.setdefault(name, []).extend(map(float, values))
-            epoch, done = epoch + len(losses), done + now * len(losses)
-            bar.update(epoch, now * len(losses), {name: values[-1] for name, values in history.items()})
-            pace.update()
-            if not math.isfinite(losses[-1]):
-                warnings.warn(
-                    f"train.fit: the loss became {losses[-1]} in epoch {epoch} (by step {done}); stopped. Lower the "
-                    f"learning rate, or look for a label outside the classes{_OVERFLOW if gradient == 'autodiff' else ''}",
-                    RuntimeWarning,
-                    stacklevel=2,
+                of_valid = evaluate(model, loss, run.carry.params, run.carry.state, valid, metrics=measured)
+                row |= {f"valid_{name}": float(figure) for name, figure in of_valid.items()}
+            stop = False
+            if run.best is not None:
+                if run.best.update(where, run.epoch, row):
+                    run.best_arrays = copied((run.carry.params, run.carry.state))
+                stop = patience and run.best.exhausted
+            if callbacks:
+                seconds = time.perf_counter() - started
+                event = Event(run.epoch, run.position, dict(row), seconds, (run.carry.params, run.carry.state))
+                stop = any([callback(event) is True for callback in callbacks]) or stop
+            if on_divergence == "rollback":
+                run.mark()
+            return stop
+
+        pace = Pace(min(source.per_epoch, 64))
+        stopped = patience and run.best is not None and run.best.exhausted
+        while run.position < total and not stopped and run.divergence is None:
+            last = min(total, run.position + pace.steps)
+            if by_epoch:
+                last = min(last, (run.epoch + 1) * source.per_epoch)
+            if store is not None and store.settings.steps is not None:
+                last = min(last, (run.position // store.settings.steps + 1) * store.settings.steps)
+            since = run.epoch
+            taken = run.advance(last)
+            began = run.divergence
+            if began is not None and on_divergence == "rollback" and run.roll_back(0.5):
+                factor = f"1/{2**run.rollbacks}"
+                _warn(
+                    f"{began}; went back to step {run.position}, from here the updates are {factor} of what was asked for"
                 )
-                break
-    curves = {name: np.asarray(values) for name, values in history.items()}
-    return Result(carry.params, carry.state, curves, carry.opt_state, done)
+            elif began is None:
+                stopped = closed_epochs(since)
+            pace.update(taken)
+            bar.update(run.epoch, run.position, _figures(run))
+            if store is not None and run.divergence is None and (store.signal is not None or store.due(run.position)):
+                save()
+                if store.signal is not None:
+                    print(
+                        f"{where}: stopped by a signal; saved step {run.position} in {store.settings.folder}, continue with "
+                        "resume=True",
+                        file=sys.stderr,
+                    )
+                    raise SystemExit(store.exit_code)
+        if run.divergence is not None:
+            _warn(_divergence_told(run, run.divergence, gradient))
+        else:
+            save()
+    return _result(run, patience and early is not None and early.restore_best)
 
 
-_OVERFLOW = ', or ask for gradient="manual": the plain equations overflow at large logits'
+def _result(run: Run, restore_best: bool) -> Result:
+    params, state, opt_state, _ = run.carry
+    if run.marks is not None:
+        opt_state = opt_state.inner
+    best_epoch = None
+    if restore_best and run.best is not None and run.best.epoch:
+        (params, state), best_epoch = run.best_arrays, run.best.epoch
+    rows = [dict(row) for row in run.epochs]
+    if run.divergence is not None:
+        rows.append({"loss": run.bad_loss})
+    elif run.has_open_epoch:
+        rows.append({"loss": run.loss_so_far()})
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    history = {name: np.asarray([row[name] for row in rows if name in row]) for name in names}
+    return Result(params, state, history, opt_state, run.position, run.divergence, best_epoch)
 
 
-class _Pace:
-    """How many epochs to ask of the next call: twice as many until a call takes `_MOMENT`, so that its start costs little
-    beside it and the progress display still moves."""
-
-    _MOMENT = 0.1  # seconds
-
-    def __init__(self, most: int):
-        self.epochs = 1
-        self._most = most
-        self._since: float | None = None  # the first call compiles, and tells nothing
-
-    def update(self) -> None:
-        """To be called after every call."""
-        now = time.perf_counter()
-        if self._since is not None and now - self._since < self._MOMENT:
-            self.epochs = min(2 * self.epochs, self._most)
-        self._since = now
+def _figures(run: Run) -> dict[str, float]:
+    loss = run.loss_so_far()
+    latest = dict(run.epochs[-1]) if run.epochs else {}
+    return latest | ({} if loss is None else {"loss": loss})
 
 
-def _require_finite(where: str, x: Any, target: Any, weights: Any) -> None:
+def _warn(text: str) -> None:
+    warnings.warn(f"train.fit: {text}", RuntimeWarning, stacklevel=3)
+
+
+def _divergence_told(run: Run, began: Divergence, gradient: str) -> str:
+    overflow = ', or ask for gradient="manual": the plain equations overflow at large logits'
+    return (
+        f"the loss became {run.bad_loss} in epoch {began.epoch}; stopped, and kept the state after step {run.position}, the last "
+        f"finite one. {began}. Lower the learning rate, or look for a label outside the "
+        f"classes{overflow if gradient == 'autodiff' else ''}"
+    )
+
+
+# ---- checkpoints ----
+
+
+def _opened(checkpoint: Any) -> Any:
+    from fdl.train.checkpoint import Checkpoint, open_store
+
+    return open_store(checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint))
+
+
+def _continue(run: Run, store: Any, identity: dict[str, Any], resume: bool) -> int | None:
+    """Restores the run that the folder holds, if any; the step at which it was saved."""
+    saved = store.newest(run.arrays())
+    if saved is None:
+        return None
+    if not resume:
+        raise InputError(
+            "train.fit",
+            f"checkpoint folder {store.settings.folder} holds a run, at step {saved.step}; pass resume=True to continue it, or "
+            "another folder",
+        )
+    for name, value in identity.items():
+        before = saved.facts["identity"].get(name)
+        if before != value:
+            refuse(
+                "train.fit",
+                f"{name} is {value}, and {before} in the run saved in {store.settings.folder}; to continue it pass the same, "
+                "or start another folder",
+            )
+    run.restore(saved.tree, saved.facts)
+    return saved.step
+
+
+def _identity(recipe: Recipe, data: Any, weights: Any, key: Any, on_divergence: str) -> dict[str, Any]:
+    """What has to be the same for a run to be continued."""
+    arrays = data.specs if hasattr(data, "prefetched") else (*data, weights)
+    return {
+        "model": repr(recipe.model),
+        "loss": repr(recipe.loss) if isinstance(recipe.loss, Op) else getattr(recipe.loss, "__name__", "a function"),
+        "penalty": repr(recipe.penalty),
+        "gradient": recipe.gradient,
+        "precision": recipe.precision,
+        "accumulate": recipe.accumulate,
+        "batch_size": recipe.batch_size,
+        "on_divergence": on_divergence,
+        "data": [None if a is None else f"{shown(a)} {_fingerprint(a)}".strip() for a in arrays],
+        "key": [int(word) for word in np.ravel(jax.random.key_data(key))],
+    }
+
+
+def _fingerprint(array: Any) -> str:
+    """A checksum of the first and the last megabyte: another order or another file is noticed, every change is not."""
+    if isinstance(array, jax.ShapeDtypeStruct):
+        return ""
+    rows = max(1, 2**20 // max(1, array[:1].nbytes))
+    ends = (np.asarray(array[:rows]), np.asarray(array[-rows:]))
+    return f"{zlib.crc32(ends[1].tobytes(), zlib.crc32(ends[0].tobytes())):08x}"
+
+
+# ---- the door ----
+
+
+def require_optimizer(where: str, optimizer: Any) -> None:
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        refuse_type(where, f"optimizer is {shown(optimizer)}, wanted an optax transformation such as optax.sgd(0.1)")
+
+
+def _checked_weights(where: str, weights: Any, x: Any) -> Any:
+    if weights is None:
+        return None
+    require_array(where, "weights", weights)
+    if weights.ndim == 0 or weights.shape[0] != x.shape[0]:
+        refuse(where, f"weights is {shown(weights)} and x is {shown(x)}: wanted one weight per example")
+    return jnp.asarray(weights)
+
+
+def require_finite(where: str, x: Any, target: Any, weights: Any) -> None:
     """NaN and infinities in the data are refused before the first step, unless their example weighs 0."""
     for name, array in (("x", x), ("target", target), ("weights", weights)):
         if array is None or not jnp.issubdtype(array.dtype, jnp.inexact):

@@ -8,18 +8,18 @@ _SECONDS_BETWEEN_LINES = 2.0
 
 
 class Progress:
-    """`update` after every epoch; a context manager that leaves the terminal as it was.
+    """`update` after every call of the loop; a context manager that leaves the terminal as it was.
 
     On a terminal with rich installed: a bar with loss, metrics, steps per second and the time left. Else plain lines, the
-    first and the last epoch and at most one every two seconds between them.
+    first and the last call and at most one every two seconds between them.
     """
 
-    def __init__(self, shown: bool, total_steps: int):
+    def __init__(self, shown: bool, total_steps: int, done: int = 0):
         self._shown = shown
         self._total = total_steps
-        self._started = self._last_line = time.perf_counter()
-        self._done = 0
-        self._timed_from = (self._started, 0)  # (time, steps): after the first call, which compiles
+        self._done = done
+        self._last_line = time.perf_counter()
+        self._timed_from: tuple[float, int] | None = None  # (time, steps): after the first call, which compiles
         self._bar: Any = None
         self._task: Any = None
 
@@ -41,22 +41,23 @@ class Progress:
         columns = [BarColumn(), TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}")]
         self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
         self._bar.start()
-        self._task = self._bar.add_task("compiling", total=self._total)
+        self._task = self._bar.add_task("compiling", total=self._total, completed=self._done)
 
-    def update(self, epoch: int, steps: int, figures: dict[str, float]) -> None:
-        """epoch: counted from 1. steps: in this epoch. figures: what to show."""
+    def update(self, epoch: int, step: int, figures: dict[str, float]) -> None:
+        """epoch: how many ended. step: how many were taken since the start of the run. figures: what to show."""
         if not self._shown:
             return
-        first = self._done == 0
-        self._done += steps
-        now = time.perf_counter()
+        self._done, now = step, time.perf_counter()
+        first = self._timed_from is None
+        if self._timed_from is None:
+            self._timed_from = (now, step)
         since, before = self._timed_from
-        rate = (self._done - before) / max(now - since, 1e-9)
-        if first:
-            self._timed_from = (now, self._done)
-        text = "  ".join([*(f"{name} {value:.4g}" for name, value in figures.items()), f"{rate:,.0f} steps/s"])
+        pace = [] if first or now == since else [f"{(step - before) / (now - since):,.0f} steps/s"]
+        text = "  ".join([*(f"{name} {value:.4g}" for name, value in figures.items()), *pace])
         if self._bar is not None:
-            self._bar.update(self._task, advance=steps, description=text)
-        elif first or self._done == self._total or now - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._bar.update(self._task, completed=step, description=text)
+        elif first or step >= self._total or now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            print(f"epoch {epoch}  step {self._done}/{self._total}  {text}", file=sys.stderr, flush=True)
+            left = (self._total - step) * (now - since) / max(step - before, 1)
+            ending = f"  {left:.0f} s left" if pace and step < self._total and left >= 1 else ""
+            print(f"epoch {epoch}  step {step}/{self._total}  {text}{ending}", file=sys.stderr, flush=True)

@@ -10,8 +10,9 @@ import pytest
 
 import fdl
 from fdl.errors import InputError, InputTypeError
-from fdl.train.fit import _Pace
+from fdl.train import run as run_module
 from fdl.train.loop import epoch_order
+from fdl.train.run import Pace
 
 CE = fdl.losses.softmax_cross_entropy_with_integer_labels
 MSE = fdl.losses.mean_squared_error
@@ -100,9 +101,9 @@ def test_the_same_key_gives_the_same_bits_however_the_run_is_cut(blobs):
     assert not np.array_equal(other.params["dense_0"]["w"], a.params["dense_0"]["w"])
 
 
-def test_the_number_of_epochs_per_call_changes_no_bit(blobs, monkeypatch):
+def test_the_number_of_steps_per_call_changes_no_bit(blobs, monkeypatch):
     def with_moment(seconds):
-        monkeypatch.setattr(_Pace, "_MOMENT", seconds)
+        monkeypatch.setattr(run_module, "_MOMENT", seconds)
         return run(blobs, epochs=40)
 
     one_by_one, many = with_moment(0.0), with_moment(60.0)
@@ -110,25 +111,35 @@ def test_the_number_of_epochs_per_call_changes_no_bit(blobs, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, one_by_one.params, many.params)
 
 
-def test_the_pace_doubles_up_to_its_limit():
-    pace, asked = _Pace(8), []
-    for _ in range(7):
-        asked.append(pace.epochs)
-        pace.update()
-    assert asked == [1, 1, 2, 4, 8, 8, 8]
+def test_the_pace_aims_at_a_moment(monkeypatch):
+    clock = iter([0.0, 3.0, 3.01, 3.02, 3.11, 13.11])
+    monkeypatch.setattr(run_module.time, "perf_counter", lambda: next(clock))
+    pace, asked = Pace(10), []
+    for _ in range(5):
+        asked.append(pace.steps)
+        pace.update(pace.steps)
+    # the first call compiles; then four times as many at most, as many as were right, and at once fewer if it was slow
+    assert asked == [10, 10, 40, 160, 177] and pace.steps == 1
 
 
-def test_a_call_of_many_epochs_ends_at_the_first_that_diverges(blobs, monkeypatch):
-    monkeypatch.setattr(_Pace, "_MOMENT", 60.0)
-    huge = optax.scale_by_schedule(
-        lambda step: jnp.where(jnp.asarray(step) < 30, -0.01, -1e30)
-    )  # step 30 is in epoch 8
-    with pytest.warns(RuntimeWarning, match="in epoch 8 "):
-        result = fdl.train.fit(
-            MODEL, MSE, huge, (blobs[0], blobs[0][:, :2]), key=KEY, epochs=50, batch_size=16, progress=False
-        )
-    assert result.steps == 32 and len(result.history["loss"]) == 8
-    assert np.isfinite(result.history["loss"][:-1]).all() and not np.isfinite(result.history["loss"][-1])
+def test_a_run_ends_at_the_first_step_that_diverges_and_keeps_the_last_finite_state(blobs, monkeypatch):
+    huge = optax.scale_by_schedule(lambda step: jnp.where(jnp.asarray(step) < 30, -0.01, -1e30))
+    settings = {"key": KEY, "batch_size": 16, "progress": False}
+
+    def with_moment(seconds):
+        monkeypatch.setattr(run_module, "_MOMENT", seconds)
+        with pytest.warns(RuntimeWarning, match="in epoch 8;.*step 32 .epoch 8.: the loss is the first that is not"):
+            return fdl.train.fit(MODEL, MSE, huge, (blobs[0], blobs[0][:, :2]), epochs=50, **settings)
+
+    one_by_one, many = with_moment(0.0), with_moment(60.0)
+    for result in (one_by_one, many):
+        # the update of step 31 is huge but finite, and the loss of step 32 overflows
+        assert result.steps == 31 and len(result.history["loss"]) == 8
+        assert np.isfinite(result.history["loss"][:-1]).all() and not np.isfinite(result.history["loss"][-1])
+        assert result.divergence is not None and (result.divergence.step, result.divergence.stage) == (32, "loss")
+    jax.tree.map(np.testing.assert_array_equal, one_by_one.params, many.params)
+    until = fdl.train.fit(MODEL, MSE, huge, (blobs[0], blobs[0][:, :2]), steps=31, **settings)
+    jax.tree.map(np.testing.assert_array_equal, until.params, many.params)
 
 
 def test_start_from_given_parameters_and_leave_them_alone(blobs):
@@ -160,7 +171,7 @@ def test_evaluate_in_batches_equals_at_once(blobs):
 def test_progress_prints_plain_lines_when_not_a_terminal(blobs, capfd):
     run(blobs, progress=True, epochs=2)
     lines = capfd.readouterr().err.strip().splitlines()
-    assert len(lines) == 2 and "loss" in lines[0] and "steps/s" in lines[0] and "step 8/8" in lines[1]
+    assert len(lines) == 2 and "loss" in lines[0] and "steps/s" in lines[1] and "step 8/8" in lines[1]
     run(blobs, progress=False)
     assert capfd.readouterr().err == ""
 

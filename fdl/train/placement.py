@@ -1,0 +1,79 @@
+"""Where a run's arrays live: on one device, or spread over a mesh.
+
+The mesh has an axis "data", over which every batch is cut, and may have an axis "model", over which the output features of wide
+dense layers are. What a step computes is the same program as on one device; XLA puts in the sums over devices. So batch
+normalization sees the whole batch (it is synchronised by construction), and the numbers agree with one device within rounding.
+Every device holds the whole data set, from which it gathers its rows; `fdl.data.stream` is for sets that do not fit.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fdl.errors import refuse, refuse_type, shown
+
+WIDE = 512  # output features from which a dense layer is cut; below, its product is too short to gain from it
+
+
+class Placement:
+    def __init__(self, where: str, mesh: Any, batch_size: int):
+        self.mesh = _checked(where, mesh)
+        if self.mesh is None:
+            return
+        devices = self.mesh.shape["data"]
+        if batch_size % devices:
+            refuse(
+                where, f"batch_size is {batch_size} and the mesh has {devices} devices along 'data'; wanted a multiple"
+            )
+
+    def data(self, arrays: Any) -> Any:
+        """The same whole copy on every device."""
+        if self.mesh is None:
+            return jax.tree.map(jax.numpy.asarray, arrays)
+        return jax.tree.map(lambda a: jax.device_put(a, NamedSharding(self.mesh, P())), arrays)
+
+    def rows(self, array: Any) -> Any:
+        """Spreads a batch's indices, and with them what is computed from them."""
+        if self.mesh is None:
+            return array
+        return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, P("data")))
+
+    def params(self, params: Any) -> Any:
+        if self.mesh is None:
+            return params
+        return jax.tree.map(lambda a: jax.device_put(a, NamedSharding(self.mesh, self._spec(a))), params)
+
+    def carry(self, carry: Any) -> Any:
+        shardings = self.of_carry(carry)
+        return carry if shardings is None else jax.device_put(carry, shardings)
+
+    def of_carry(self, carry: Any) -> Any:
+        """The sharding of everything that a step changes: optimizer state of a parameter's shape lies where the parameter does."""
+        if self.mesh is None:
+            return None
+        specs = {a.shape: self._spec(a) for a in jax.tree.leaves(carry.params)}
+        return jax.tree.map(lambda a: NamedSharding(self.mesh, specs.get(a.shape, P())), carry)
+
+    def _spec(self, array: Any) -> P:
+        pieces = self.mesh.shape.get("model", 1) if self.mesh is not None else 1
+        if pieces > 1 and array.ndim and array.shape[-1] >= WIDE and array.shape[-1] % pieces == 0:
+            return P(*[None] * (array.ndim - 1), "model")
+        return P()
+
+
+def _checked(where: str, mesh: Any) -> Mesh | None:
+    if mesh is None:
+        return None
+    if not isinstance(mesh, Mesh):
+        refuse_type(
+            where, f'mesh is {shown(mesh)}, wanted a jax.sharding.Mesh, as jax.make_mesh((8,), ("data",)) makes it'
+        )
+    names = tuple(mesh.axis_names)
+    if "data" not in names or set(names) - {"data", "model"}:
+        refuse(where, f'the mesh has the axes {names}, wanted "data" and, for wide layers, "model"')
+    if all(kind == AxisType.Auto for kind in mesh.axis_types):
+        return mesh
+    return Mesh(np.asarray(mesh.devices), names, axis_types=(AxisType.Auto,) * len(names))
