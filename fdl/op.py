@@ -172,6 +172,11 @@ class Op:
         """The names of the positional arguments, in order."""
         return _signature(self._equation).arguments
 
+    @property
+    def option_names(self) -> tuple[str, ...]:
+        """The names of the keyword-only options, bound or not."""
+        return _signature(self._equation).options
+
     def bind(self, **options: Any) -> "Op":
         """This Op with some options fixed."""
         kept = dict(self.options) | {name: self._kept(name, value) for name, value in options.items()}

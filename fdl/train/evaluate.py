@@ -56,11 +56,17 @@ def evaluate(
 
 @functools.lru_cache(maxsize=64)
 def _program(model: Layer, loss: Op | Callable, metrics: tuple[tuple[str, Metric], ...], batch_size: int) -> Callable:
+    return jax.jit(measure(model, loss, metrics, batch_size))
+
+
+def measure(model: Layer, loss: Op | Callable, metrics: tuple[tuple[str, Metric], ...], batch_size: int) -> Callable:
+    """(params, state, x, target) -> figures, not compiled."""
+
     def batch(params, state, x, target):
         pred, _ = model.apply(params, state, x)
         return {"loss": loss(pred, target), **{name: metric(pred, target) for name, metric in metrics}}
 
-    def measure(params, state, x, target):
+    def figures(params, state, x, target):
         full, rest = divmod(x.shape[0], batch_size)
         parts = []
         if full:
@@ -71,7 +77,7 @@ def _program(model: Layer, loss: Op | Callable, metrics: tuple[tuple[str, Metric
         joined = jax.tree.map(lambda *values: jnp.concatenate([value.reshape(-1) for value in values]), *parts)
         return {name: mean.forward(value)[0] for name, value in joined.items()}
 
-    return jax.jit(measure)
+    return figures
 
 
 def checked_data(where: str, data: Any) -> tuple[jax.Array, jax.Array]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import sys
 import time
 import warnings
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.backprop import require_loss, require_model, require_penalty
-from fdl.errors import InputError, refuse, refuse_type, require_array, require_count, require_key, shown
+from fdl.errors import InputError, refuse, require_array, require_count, require_key, shown
 from fdl.layer import Layer, Params, State
 from fdl.op import Op
+from fdl.train.checkpoint import Checkpoint, Store, open_store
 from fdl.train.early_stopping import Best, EarlyStopping, checked_early_stopping
 from fdl.train.evaluate import Metric, checked_data, checked_metrics, evaluate
 from fdl.train.event import Event
@@ -26,7 +28,7 @@ from fdl.train.precision import computed_in
 from fdl.train.progress import Progress
 from fdl.train.run import Pace, Recipe, Run, copied
 from fdl.train.source import InMemory, Streamed
-from fdl.train.step import Carry
+from fdl.train.step import Carry, require_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,7 @@ def fit(
     early_stopping: EarlyStopping | int | None = None,
     on_divergence: str = "stop",
     callbacks: tuple[Callable[[Event], Any], ...] = (),
-    checkpoint: Any = None,
+    checkpoint: Checkpoint | str | os.PathLike | None = None,
     resume: bool = False,
     mesh: Any = None,
     progress: bool = True,
@@ -113,6 +115,7 @@ def fit(
         require_count(where, "steps", steps)
     if on_divergence not in ("stop", "rollback"):
         refuse(where, f'on_divergence is {on_divergence!r}, wanted "stop" or "rollback"')
+    settings = checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     early = checked_early_stopping(where, early_stopping)
     if early is not None and valid is None and early.monitor != "loss":
         refuse(where, f"early_stopping monitors {early.monitor!r} but there is no valid=; pass it, or monitor 'loss'")
@@ -173,10 +176,10 @@ def fit(
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
         store, saved_at, identity = None, None, {}
-        if checkpoint is not None:
-            store = stack.enter_context(_opened(checkpoint))
+        if settings is not None:
+            store = stack.enter_context(open_store(settings))
             identity = _identity(recipe, data, weights, key, on_divergence)
-            saved_at = _continue(run, store, identity, resume)
+            saved_at = _continue(run, store, settings.folder, identity, resume)
         bar = stack.enter_context(Progress(progress and jax.process_index() == 0, total, run.position))
 
         def save() -> None:
@@ -213,8 +216,8 @@ def fit(
             last = min(total, run.position + pace.steps)
             if by_epoch:
                 last = min(last, (run.epoch + 1) * source.per_epoch)
-            if store is not None and store.settings.steps is not None:
-                last = min(last, (run.position // store.settings.steps + 1) * store.settings.steps)
+            if settings is not None and settings.steps is not None:
+                last = min(last, (run.position // settings.steps + 1) * settings.steps)
             since = run.epoch
             taken = run.advance(last)
             began = run.divergence
@@ -227,14 +230,11 @@ def fit(
                 stopped = closed_epochs(since)
             pace.update(taken)
             bar.update(run.epoch, run.position, _figures(run))
-            if store is not None and run.divergence is None and (store.signal is not None or store.due(run.position)):
+            if store is not None and run.divergence is None and store.due(run.position):
                 save()
                 if store.signal is not None:
-                    print(
-                        f"{where}: stopped by a signal; saved step {run.position} in {store.settings.folder}, continue with "
-                        "resume=True",
-                        file=sys.stderr,
-                    )
+                    told = f"saved step {run.position} in {settings.folder}; continue it with resume=True"
+                    print(f"{where}: stopped by {store.signal.name}, {told}", file=sys.stderr)
                     raise SystemExit(store.exit_code)
         if run.divergence is not None:
             _warn(_divergence_told(run, run.divergence, gradient))
@@ -282,13 +282,7 @@ def _divergence_told(run: Run, began: Divergence, gradient: str) -> str:
 # ---- checkpoints ----
 
 
-def _opened(checkpoint: Any) -> Any:
-    from fdl.train.checkpoint import Checkpoint, open_store
-
-    return open_store(checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint))
-
-
-def _continue(run: Run, store: Any, identity: dict[str, Any], resume: bool) -> int | None:
+def _continue(run: Run, store: Store, folder: Any, identity: dict[str, Any], resume: bool) -> int | None:
     """Restores the run that the folder holds, if any; the step at which it was saved."""
     saved = store.newest(run.arrays())
     if saved is None:
@@ -296,7 +290,7 @@ def _continue(run: Run, store: Any, identity: dict[str, Any], resume: bool) -> i
     if not resume:
         raise InputError(
             "train.fit",
-            f"checkpoint folder {store.settings.folder} holds a run, at step {saved.step}; pass resume=True to continue it, or "
+            f"the checkpoint folder {folder} holds a run, at step {saved.step}; pass resume=True to continue it, or "
             "another folder",
         )
     for name, value in identity.items():
@@ -304,7 +298,7 @@ def _continue(run: Run, store: Any, identity: dict[str, Any], resume: bool) -> i
         if before != value:
             refuse(
                 "train.fit",
-                f"{name} is {value}, and {before} in the run saved in {store.settings.folder}; to continue it pass the same, "
+                f"{name} is {value}, and {before} in the run saved in {folder}; to continue it pass the same, "
                 "or start another folder",
             )
     run.restore(saved.tree, saved.facts)
@@ -338,11 +332,6 @@ def _fingerprint(array: Any) -> str:
 
 
 # ---- the door ----
-
-
-def require_optimizer(where: str, optimizer: Any) -> None:
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        refuse_type(where, f"optimizer is {shown(optimizer)}, wanted an optax transformation such as optax.sgd(0.1)")
 
 
 def _checked_weights(where: str, weights: Any, x: Any) -> Any:

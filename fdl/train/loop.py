@@ -43,12 +43,14 @@ def epoch_order(key: Any, epoch: Any, examples: int, batch_size: int) -> tuple[j
     return order.reshape(steps, batch_size), counts.reshape(steps, batch_size)
 
 
-def steps_between(step: Step, batch_size: int, *, stops: bool = True, local: Callable = lambda rows: rows) -> Callable:
+def steps_between(
+    step: Step, batch_size: int, *, stops: bool = True, local: Callable = lambda rows: rows, most: int = MOST_STEPS
+) -> Callable:
     """run(carry, x, target, weights, key, epoch, first, last) -> (carry, position, values, counts), not compiled.
 
-    Takes the steps first .. last-1, numbered from the start of `epoch`; last - first is at most MOST_STEPS. values [MOST_STEPS]:
-    the loss of each, counts: what its batch weighs in the mean of an epoch (None without weights). stops: after a step whose
-    loss is not finite; `position` is the step before which it stands then. local: what is done to a batch's indices, for
+    Takes the steps first .. last-1, numbered from the start of `epoch`; last - first is at most `most`. values [most]: the loss
+    of each; counts: what its batch weighs in the mean of an epoch (None without weights). stops: after a step whose loss is not
+    finite; `position` is then the number of the step that would have been next. local: what is done to a batch's indices, for
     example to spread them over devices.
     """
 
@@ -94,8 +96,8 @@ def steps_between(step: Step, batch_size: int, *, stops: bool = True, local: Cal
             lambda order, mask: step(carry, *batch(order, mask, 0), noise_key)[1],
             *epoch_order(order_key, epoch, x.shape[0], batch_size),
         )
-        counts = None if weights is None else jnp.zeros(MOST_STEPS, jnp.float32)
-        return jax.lax.while_loop(goes_on, an_epoch, (carry, first, jnp.zeros(MOST_STEPS, value.dtype), counts))
+        counts = None if weights is None else jnp.zeros(most, jnp.float32)
+        return jax.lax.while_loop(goes_on, an_epoch, (carry, first, jnp.zeros(most, value.dtype), counts))
 
     return run
 

@@ -20,7 +20,7 @@ WIDE = 512  # output features from which a dense layer is cut; below, its produc
 
 class Placement:
     def __init__(self, where: str, mesh: Any, batch_size: int):
-        self.mesh = _checked(where, mesh)
+        self.mesh = checked_mesh(where, mesh, needs_data=True)
         if self.mesh is None:
             return
         devices = self.mesh.shape["data"]
@@ -64,7 +64,8 @@ class Placement:
         return P()
 
 
-def _checked(where: str, mesh: Any) -> Mesh | None:
+def checked_mesh(where: str, mesh: Any, needs_data: bool = False) -> Mesh | None:
+    """The mesh with automatic axes. needs_data: it must have the axes of a `Placement`."""
     if mesh is None:
         return None
     if not isinstance(mesh, Mesh):
@@ -72,7 +73,7 @@ def _checked(where: str, mesh: Any) -> Mesh | None:
             where, f'mesh is {shown(mesh)}, wanted a jax.sharding.Mesh, as jax.make_mesh((8,), ("data",)) makes it'
         )
     names = tuple(mesh.axis_names)
-    if "data" not in names or set(names) - {"data", "model"}:
+    if needs_data and ("data" not in names or set(names) - {"data", "model"}):
         refuse(where, f'the mesh has the axes {names}, wanted "data" and, for wide layers, "model"')
     if all(kind == AxisType.Auto for kind in mesh.axis_types):
         return mesh

@@ -243,9 +243,7 @@ class Run:
     def arrays(self) -> dict[str, Any]:
         kept = {"carry": self.carry, "key": jax.random.key_data(self.key)}
         return kept | {
-            name: tree
-            for name, tree in (("best", self.best_arrays), ("marks", self.marks))
-            if tree is not None
+            name: tree for name, tree in (("best", self.best_arrays), ("marks", self.marks)) if tree is not None
         }
 
     def facts(self) -> dict[str, Any]:

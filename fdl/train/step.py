@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from fdl.backprop import value_and_grad
+from fdl.errors import refuse_type, shown
 from fdl.layer import Layer
 from fdl.op import Op
 
@@ -99,3 +100,8 @@ def weight_of(mask: Any, weights: Any, examples: int) -> jax.Array:
             mask.reshape(mask.shape + (1,) * (weights.ndim - mask.ndim)), weights, jnp.zeros_like(weights)
         )
     return weights.sum().astype(jnp.float32)
+
+
+def require_optimizer(where: str, optimizer: Any) -> None:
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        refuse_type(where, f"optimizer is {shown(optimizer)}, wanted an optax transformation such as optax.sgd(0.1)")
