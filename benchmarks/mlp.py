@@ -109,7 +109,11 @@ def outcome(losses: Any, weights: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
 def numpy_reference(case: str, order: Order) -> Trial:
     """The same training in float64, from the textbook."""
     c = CASES[case]
-    p = problem(c, order)
+    return Trial(outcome(*numpy_training(c, problem(c, order), RATE)))
+
+
+def numpy_training(c: Case, p: Problem, rate: float) -> tuple[list[float], list[tuple[Any, Any]]]:
+    """(the loss of every step, the last weights)."""
     weights = [(w.astype(np.float64), b.astype(np.float64)) for w, b in p.weights]
     losses = []
     for x, y in zip(*p.batches, strict=True):
@@ -127,10 +131,10 @@ def numpy_reference(case: str, order: Order) -> Trial:
         d /= len(y)
         for k in range(len(weights) - 1, -1, -1):
             w, b = weights[k]
-            weights[k] = (w - RATE * hs[k].T @ d, b - RATE * d.sum(axis=0))
+            weights[k] = (w - rate * hs[k].T @ d, b - rate * d.sum(axis=0))
             if k:
                 d = d @ w.T * ((hs[k] > 0) if c.activation == "relu" else hs[k] * (1 - hs[k]))
-    return Trial(outcome(losses, weights))
+    return losses, weights
 
 
 # ---- loops in one compiled program

@@ -1,6 +1,7 @@
 """Experiments: one script per question, each with claims that are judged by what was measured.
 
     python -m experiments [NAME ...] [--all] [--list] [--full] [--data-dir DIR] [--out results] [--seed 0]
+                          [--processes N]
 
 An experiment is a file `experiments/NAME.py`, found without registration unless its name begins with an underscore. Its
 docstring is a title line and three paragraphs that begin with `Question:`, `Command:` and `Expected:`. Its one function

@@ -29,6 +29,7 @@ class Settings:
     seed: int = 0
     full: bool = False
     data_dir: Path | None = None
+    processes: int = 1  # that train as one, where an experiment does so
 
 
 @dataclass(frozen=True)

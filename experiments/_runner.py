@@ -27,6 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from experiments import _processes
 from experiments._evidence import Claim, Figure, Settings, Table
 
 HERE = Path(__file__).parent
@@ -49,6 +50,10 @@ def main(argv: Sequence[str] | None = None, folder: Path = HERE, default: Sequen
             return _list(found, say)
         names = _choose(options, found, default)
         settings = _settings(options)
+        if settings.processes > 1:
+            if not _processes.is_member():
+                return _processes.launch(sys.argv[1:] if argv is None else argv, settings.processes)
+            _processes.join(settings.processes)
         out = _folder(options.out)
         say(f"experiments: {', '.join(names)} (seed {settings.seed}) -> {out / 'index.html'}", "head")
         _need("jinja2", "matplotlib")
@@ -126,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", default="results", metavar="DIR", help="where results go (default: results)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random draw (default: 0)")
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="train on N processes as one (default: 1)"
+    )
     return parser
 
 
@@ -156,7 +164,9 @@ def _settings(options: argparse.Namespace) -> Settings:
     data_dir = None if options.data_dir is None else Path(options.data_dir)
     if data_dir is not None and not data_dir.is_dir():
         raise Refused(f"--data-dir {data_dir} is not a folder; give the folder that holds mnist, cifar10, ...")
-    return Settings(seed=options.seed, full=options.full, data_dir=data_dir)
+    if not 1 <= options.processes <= 64:
+        raise Refused(f"--processes is {options.processes}; give a number from 1 to 64")
+    return Settings(seed=options.seed, full=options.full, data_dir=data_dir, processes=options.processes)
 
 
 def _folder(text: str) -> Path:
@@ -228,6 +238,8 @@ def _run_one(
                 wanted = "a string, a Claim, a Figure or a Table"
                 raise TypeError(f"run() of {path.name} yielded {type(item).__name__}, wanted {wanted}")
     except (Exception, SystemExit) as raised:
+        if _is_damaged_file(raised):
+            raise Refused(" ".join(str(raised).split())) from raised
         error = {"type": type(raised).__name__, "message": str(raised), "traceback": traceback.format_exc()}
         say(f"  error    {error['type']}: {error['message']}", "error")
     seconds = time.perf_counter() - start
@@ -249,6 +261,12 @@ def _run_one(
         "error": error,
     }
     return strict(result), images
+
+
+def _is_damaged_file(error: BaseException) -> bool:
+    """Whether a file of --data-dir is not what it should be. What raised it has imported fdl."""
+    errors = sys.modules.get("fdl.errors")
+    return errors is not None and isinstance(error, errors.DataError)
 
 
 def _load(name: str, path: Path) -> ModuleType:

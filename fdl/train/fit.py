@@ -173,6 +173,7 @@ def fit(
     total = epochs * source.per_epoch if steps is None else steps
     by_epoch = valid is not None or bool(callbacks) or early is not None or on_divergence == "rollback"
     started = time.perf_counter()
+    unfinished = None  # the figures of a last epoch that did not end
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
         store, saved_at, identity = None, None, {}
@@ -189,14 +190,18 @@ def fit(
                 store.save(run.position, run.arrays(), run.facts() | {"identity": identity, "best": best})
                 saved_at = run.position
 
+        def validated() -> dict[str, float]:
+            if valid is None:
+                return {}
+            of_valid = evaluate(model, loss, run.carry.params, run.carry.state, valid, metrics=measured)
+            return {f"valid_{name}": float(figure) for name, figure in of_valid.items()}
+
         def closed_epochs(since: int) -> bool:
             """Validation, early stopping and callbacks; whether to stop."""
             if not by_epoch or run.epoch == since:
                 return False
             row = run.epochs[-1]
-            if valid is not None:
-                of_valid = evaluate(model, loss, run.carry.params, run.carry.state, valid, metrics=measured)
-                row |= {f"valid_{name}": float(figure) for name, figure in of_valid.items()}
+            row |= validated()
             stop = False
             if run.best is not None:
                 if run.best.update(where, run.epoch, row):
@@ -240,21 +245,23 @@ def fit(
             _warn(_divergence_told(run, run.divergence, gradient))
         else:
             save()
-    return _result(run, patience and early is not None and early.restore_best)
+            if run.has_open_epoch:
+                unfinished = {"loss": run.loss_so_far()} | validated()
+    return _result(run, unfinished, patience and early is not None and early.restore_best)
 
 
-def _result(run: Run, restore_best: bool) -> Result:
-    params, state, opt_state, _ = run.carry
+def _result(run: Run, unfinished: dict[str, Any] | None, restore_best: bool) -> Result:
+    params, state, opt_state, _ = run.placement.local(run.carry)
     if run.marks is not None:
         opt_state = opt_state.inner
     best_epoch = None
     if restore_best and run.best is not None and run.best.epoch:
-        (params, state), best_epoch = run.best_arrays, run.best.epoch
+        (params, state), best_epoch = run.placement.local(run.best_arrays), run.best.epoch
     rows = [dict(row) for row in run.epochs]
     if run.divergence is not None:
         rows.append({"loss": run.bad_loss})
-    elif run.has_open_epoch:
-        rows.append({"loss": run.loss_so_far()})
+    elif unfinished is not None:
+        rows.append(unfinished)
     names = list(dict.fromkeys(name for row in rows for name in row))
     history = {name: np.asarray([row[name] for row in rows if name in row]) for name in names}
     return Result(params, state, history, opt_state, run.position, run.divergence, best_epoch)

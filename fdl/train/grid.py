@@ -8,9 +8,10 @@ optimizer, that of the penalty. Floating numbers enter the program as arrays, on
     "init_scale"    multiplies the initial parameters of rank 2 and more, unless a factory takes it
 """
 
+import dataclasses
 import inspect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import numpy as np
 
 from fdl.errors import refuse, refuse_type, shown
 from fdl.layer import Layer
-from fdl.op import Op
+from fdl.op import Op, Static
 
 SEED, INIT_SCALE = "seed", "init_scale"
 
@@ -58,6 +59,10 @@ def members(where: str, grid: Any) -> list[dict[str, Any]]:
         for name, value in row.items():
             if not isinstance(name, str):
                 refuse_type(where, f"the setting {name!r} has no name, wanted a string")
+            if not isinstance(value, Hashable):
+                refuse_type(
+                    where, f"{name} is {shown(value)}, which cannot be hashed; wanted a number, a string or a tuple"
+                )
             if isinstance(value, float) and not np.isfinite(value):
                 refuse(where, f"{name} is {value}, wanted a finite number")
     return found
@@ -86,59 +91,69 @@ def swept_arrays(rows: list[dict[str, Any]], dtype: Any) -> dict[str, Any]:
     return {name: jnp.asarray([row[name] for row in rows], dtype) for name in names}
 
 
+def fixed_settings(rows: list[dict[str, Any]]) -> tuple[tuple[str, Static], ...]:
+    """What the members of a group have in common."""
+    return tuple((name, Static(value)) for name, value in rows[0].items() if not is_swept(name, value))
+
+
 def seeds(rows: list[dict[str, Any]]) -> Any:
     return jnp.asarray([row[SEED] for row in rows], jnp.uint32)
 
 
+@dataclasses.dataclass(frozen=True)
 class Takers:
-    """Who takes which setting, and what they make of them."""
+    """Who takes which setting, and what they make of them. Two are equal where all of them are."""
 
-    def __init__(self, where: str, model: Any, loss: Any, make_optimizer: Any, penalty: Any, names: Sequence[str]):
-        self.model, self.loss, self.make_optimizer, self.penalty = model, loss, make_optimizer, penalty
-        self._of_model = _parameters(model, Layer)
-        self._of_loss = set(loss.option_names) if isinstance(loss, Op) else set()
-        self._of_optimizer = _parameters(make_optimizer) if not hasattr(make_optimizer, "update") else set()
-        self._of_penalty = _parameters(penalty, Op)
-        takers = {
-            "model": self._of_model,
-            "loss": self._of_loss,
-            "make_optimizer": self._of_optimizer,
-            "penalty": self._of_penalty,
+    model: Any
+    loss: Any
+    make_optimizer: Any
+    penalty: Any
+
+    def _taken(self) -> dict[str, set[str]]:
+        return {
+            "model": _parameters(self.model, Layer),
+            "loss": set(self.loss.option_names) if isinstance(self.loss, Op) else set(),
+            "make_optimizer": _parameters(self.make_optimizer, optax_type=True),
+            "penalty": _parameters(self.penalty, Op),
         }
+
+    def require(self, where: str, names: Sequence[str]) -> None:
+        """Errors: InputError for a setting that nobody takes."""
+        taken = self._taken()
         for name in names:
-            if name not in (SEED, INIT_SCALE) and not any(name in taken for taken in takers.values()):
-                known = (
-                    "; ".join(f"{who} takes {sorted(taken)}" for who, taken in takers.items() if taken)
-                    or "nobody takes any"
-                )
-                refuse(
-                    where, f"nobody takes the setting {name!r}: {known}. Give a factory with a parameter of that name"
-                )
+            if name not in (SEED, INIT_SCALE) and not any(name in by for by in taken.values()):
+                lists = [f"{who} takes {sorted(by)}" for who, by in taken.items() if by]
+                known = "; ".join(lists) or "nobody takes any"
+                remedy = "Give a factory with a parameter of that name"
+                refuse(where, f"nobody takes the setting {name!r}: {known}. {remedy}")
 
     def make(self, settings: dict[str, Any]) -> tuple[Layer, Any, Any, Any]:
         """(model, loss, optimizer, penalty) of one member."""
 
-        def of(taken: set[str]) -> dict[str, Any]:
-            return {name: settings[name] for name in settings if name in taken}
+        taken = self._taken()
 
-        model = self.model if isinstance(self.model, Layer) else self.model(**of(self._of_model))
-        of_loss = of(self._of_loss)
-        loss = self.loss.bind(**of_loss) if of_loss else self.loss
+        def of(who: str) -> dict[str, Any]:
+            return {name: value for name, value in settings.items() if name in taken[who]}
+
+        model = self.model if isinstance(self.model, Layer) else self.model(**of("model"))
+        loss = self.loss.bind(**of("loss")) if of("loss") else self.loss
         optimizer = self.make_optimizer
         if not hasattr(optimizer, "update"):
-            optimizer = optimizer(**of(self._of_optimizer))
+            optimizer = optimizer(**of("make_optimizer"))
         penalty = self.penalty
         if penalty is not None and not isinstance(penalty, Op):
-            penalty = penalty(**of(self._of_penalty))
+            penalty = penalty(**of("penalty"))
         return model, loss, optimizer, penalty
 
     @property
     def scales_init(self) -> bool:
-        return INIT_SCALE not in self._of_model
+        return INIT_SCALE not in self._taken()["model"]
 
 
-def _parameters(factory: Any, made: Any = None) -> set[str]:
-    if factory is None or (made is not None and isinstance(factory, made)) or not callable(factory):
+def _parameters(factory: Any, made: Any = None, *, optax_type: bool = False) -> set[str]:
+    if not callable(factory) or (made is not None and isinstance(factory, made)):
+        return set()
+    if optax_type and hasattr(factory, "update"):
         return set()
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name for p in inspect.signature(factory).parameters.values() if p.kind in kinds}

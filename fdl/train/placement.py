@@ -29,11 +29,23 @@ class Placement:
                 where, f"batch_size is {batch_size} and the mesh has {devices} devices along 'data'; wanted a multiple"
             )
 
+    @property
+    def replicated(self) -> NamedSharding | None:
+        return None if self.mesh is None else NamedSharding(self.mesh, P())
+
     def data(self, arrays: Any) -> Any:
         """The same whole copy on every device."""
         if self.mesh is None:
             return jax.tree.map(jax.numpy.asarray, arrays)
-        return jax.tree.map(lambda a: jax.device_put(a, NamedSharding(self.mesh, P())), arrays)
+        return jax.tree.map(lambda a: _put(a, self.replicated), arrays)
+
+    def local(self, arrays: Any) -> Any:
+        """What a run returns: arrays that this process holds whole, where several processes trained."""
+        if self.mesh is None or jax.process_count() == 1:
+            return arrays
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(arrays, tiled=True)
 
     def rows(self, array: Any) -> Any:
         """Spreads a batch's indices, and with them what is computed from them."""
@@ -44,11 +56,11 @@ class Placement:
     def params(self, params: Any) -> Any:
         if self.mesh is None:
             return params
-        return jax.tree.map(lambda a: jax.device_put(a, NamedSharding(self.mesh, self._spec(a))), params)
+        return jax.tree.map(lambda a: _put(a, NamedSharding(self.mesh, self._spec(a))), params)
 
     def carry(self, carry: Any) -> Any:
         shardings = self.of_carry(carry)
-        return carry if shardings is None else jax.device_put(carry, shardings)
+        return carry if shardings is None else jax.tree.map(_put, carry, shardings)
 
     def of_carry(self, carry: Any) -> Any:
         """The sharding of everything that a step changes: optimizer state of a parameter's shape lies where the parameter does."""
@@ -62,6 +74,17 @@ class Placement:
         if pieces > 1 and array.ndim and array.shape[-1] >= WIDE and array.shape[-1] % pieces == 0:
             return P(*[None] * (array.ndim - 1), "model")
         return P()
+
+
+def _put(array: Any, sharding: NamedSharding) -> Any:
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(array), sharding), impl=jax.random.key_impl(array))
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return jax.jit(lambda a: a, out_shardings=sharding)(array)
+    host = np.asarray(array)  # every process has all of it, and hands its devices their parts
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def checked_mesh(where: str, mesh: Any, needs_data: bool = False) -> Mesh | None:

@@ -107,7 +107,9 @@ class Run:
         if shardings is None:
             self._program = _program(recipe)
         else:
-            self._program = compiled(_steps(recipe, placement.rows), out_shardings=(shardings, None, None, None))
+            self._program = compiled(
+                _steps(recipe, placement.rows), out_shardings=(shardings, *(placement.replicated,) * 3)
+            )
 
     # ---- steps ----
 

@@ -28,7 +28,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fdl.backprop import require_loss, require_penalty
@@ -37,13 +36,14 @@ from fdl.layer import Layer
 from fdl.op import Op
 from fdl.train.evaluate import Metric, checked_data, checked_metrics
 from fdl.train.fit import Result, require_finite
-from fdl.train.grid import INIT_SCALE, Takers, groups, members, seeds, swept_arrays
+from fdl.train.grid import Takers, groups, members
 from fdl.train.halving import Halving
+from fdl.train.heat import Heat
 from fdl.train.loop import batches_in
 from fdl.train.placement import checked_mesh
 from fdl.train.progress import Progress
-from fdl.train.step import Carry, require_optimizer
-from fdl.train.team import Plan, Team, chosen
+from fdl.train.step import require_optimizer
+from fdl.train.team import Plan, Team
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +148,10 @@ def sweep(
     if halving is not None and not isinstance(halving, Halving):
         refuse_type(where, f"halving is {shown(halving)}, wanted a train.Halving")
     mesh = checked_mesh(where, mesh)
+    if mesh is not None and mesh.is_multi_process:
+        refuse(
+            where, "the mesh spans several processes; members are independent: give each process its part of the grid"
+        )
     x, target = checked_data(where, data)
     require_finite(where, x, target, None)
     if valid is not None:
@@ -157,104 +161,26 @@ def sweep(
     if batch_size % accumulate:
         refuse(where, f"accumulate is {accumulate} and batch_size {batch_size}; wanted a divisor of it")
     rows = members(where, grid)
-    takers = Takers(where, model_or_factory, loss, make_optimizer, penalty, list(rows[0]))
+    takers = Takers(model_or_factory, loss, make_optimizer, penalty)
+    takers.require(where, list(rows[0]))
+    checked = checked_metrics(where, metrics, target)
+    plan = Plan(takers, gradient, precision, accumulate, batch_size, layout, mesh, checked)
     per_epoch = batches_in(x.shape[0], batch_size)
-    plan = Plan(
-        *(takers, gradient, precision, accumulate, batch_size, layout, mesh),
-        *(checked_metrics(where, metrics, target), epochs * per_epoch if steps is None else steps, per_epoch, halving),
-    )
+    total = epochs * per_epoch if steps is None else steps
     found: list[Result | None] = [None] * len(rows)
     parts = groups(rows)
-    with Progress(progress, plan.total * len(parts)) as bar:
+    with Progress(progress, total * len(parts)) as bar:
         for part, numbers in enumerate(parts):
-            trained = _train(plan, [rows[n] for n in numbers], x, target, valid, bar, part * plan.total)
-            for n, result in zip(numbers, trained, strict=True):
+            team = Team(plan, [rows[n] for n in numbers], x, target, valid)
+            heat = Heat(team, x.shape[0], batch_size, total, valid is not None, halving)
+            heat.run(lambda heat, part=part: bar.update(heat.epoch, part * total + heat.position, heat.best_figures()))
+            for n, result in zip(numbers, heat.results(), strict=True):
                 found[n] = result
     results = tuple(result for result in found if result is not None)
-    return _tabulated(rows, results, per_epoch, time.perf_counter() - started)
+    return _tabulated(rows, results, time.perf_counter() - started)
 
 
-def _train(
-    plan: Plan, rows: list[dict[str, Any]], x: Any, target: Any, valid: Any, bar: Progress, done: int
-) -> list[Result]:
-    """The members of one group; they differ in nothing but swept numbers and the seed."""
-    fixed = {name: value for name, value in rows[0].items() if name not in swept_arrays(rows, jnp.float32)}
-    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
-    hyper, of_seed = swept_arrays(rows, dtype), seeds(rows)
-
-    def start(hyper, seed):
-        model, _, optimizer, _ = plan.make(fixed | hyper)
-        init_key, train_key = jax.random.split(jax.random.key(seed))
-        params, state = model.init(init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-        if INIT_SCALE in hyper and plan.takers.scales_init:
-            scale = hyper[INIT_SCALE]
-            params = jax.tree.map(lambda a: a * scale.astype(a.dtype) if a.ndim > 1 else a, params)
-        return Carry(params, state, optimizer.init(params), jnp.zeros((), jnp.int32)), train_key
-
-    carry, keys = jax.jit(jax.vmap(start))(hyper, of_seed)
-    size = sum(a[0].nbytes for a in jax.tree.leaves(carry.params))
-    team = Team(plan, fixed, size, len(rows), x, target, valid)
-    alive = np.arange(len(rows))
-    histories: dict[str, np.ndarray] = {}
-    epochs = math.ceil(plan.total / plan.per_epoch)
-    kept: list[Any] = [None] * len(rows)
-    trained = np.zeros(len(rows), int)  # epochs
-    position = 0
-    sums, weights = np.zeros(len(rows)), 0.0
-
-    def note(name: str, epoch: int, values: np.ndarray) -> None:
-        histories.setdefault(name, np.full((len(rows), epochs), np.nan))[alive, epoch] = values
-
-    while position < plan.total:
-        epoch = position // plan.per_epoch
-        last = min(plan.total, (epoch + 1) * plan.per_epoch if team.by_epoch else position + team.stride)
-        last = min(last, position + team.most)
-        carry, losses = team.advance(hyper, carry, keys, position, last)  # [M, steps]
-        at = 0
-        while at < losses.shape[1]:
-            here = min(losses.shape[1] - at, plan.per_epoch - (position + at) % plan.per_epoch)
-            within = (position + at + np.arange(here)) % plan.per_epoch
-            rest = x.shape[0] - (plan.per_epoch - 1) * plan.batch_size
-            counts = np.where(within == plan.per_epoch - 1, rest, plan.batch_size).astype(np.float64)
-            with np.errstate(invalid="ignore", over="ignore"):
-                sums[alive] += losses[:, at : at + here].astype(np.float64) @ counts
-            weights, at = weights + counts.sum(), at + here
-            if (position + at) % plan.per_epoch == 0 or position + at == plan.total:
-                note("loss", (position + at - 1) // plan.per_epoch, sums[alive] / weights)
-                sums[:], weights = 0.0, 0.0
-        position = last
-        ended = math.ceil(position / plan.per_epoch)
-        trained[alive] = ended
-        if valid is not None and (position % plan.per_epoch == 0 or position == plan.total):
-            for name, values in team.figures(hyper, carry).items():
-                note(f"valid_{name}", ended - 1, values)
-        bar.update(ended, done + position, _best_figures(histories, ended - 1))
-        if plan.halving is not None and position < plan.total and position % (plan.halving.every * plan.per_epoch) == 0:
-            better = plan.halving.survivors(histories, alive, ended - 1)
-            for place in sorted(set(range(len(alive))) - set(better)):
-                kept[alive[place]] = jax.tree.map(lambda a, place=place: a[place], carry)
-            hyper, carry, keys = chosen((hyper, carry, keys), better)
-            alive = alive[better]
-            team.resize(len(alive))
-    for place, number in enumerate(alive):
-        kept[number] = jax.tree.map(lambda a, place=place: a[place], carry)
-    results = []
-    for number, member in enumerate(kept):
-        history = {name: values[number, : trained[number]] for name, values in histories.items()}
-        results.append(Result(member.params, member.state, history, member.opt_state, int(member.step)))
-    return results
-
-
-def _best_figures(histories: dict[str, np.ndarray], epoch: int) -> dict[str, float]:
-    found = {}
-    for name, values in histories.items():
-        there = values[:, epoch][~np.isnan(values[:, epoch])]
-        if len(there):
-            found[f"best {name}"] = float(there.max() if name.endswith("accuracy") else there.min())
-    return found
-
-
-def _tabulated(rows: list[dict[str, Any]], results: tuple[Result, ...], per_epoch: int, seconds: float) -> Sweep:
+def _tabulated(rows: list[dict[str, Any]], results: tuple[Result, ...], seconds: float) -> Sweep:
     settings = tuple(rows[0])
     table = {name: np.asarray([row[name] for row in rows]) for name in settings}
     epochs = np.asarray([len(result.history["loss"]) for result in results])

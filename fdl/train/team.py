@@ -1,6 +1,7 @@
 """The members of a sweep at work: their compiled programs, and how they are dealt out to threads or devices."""
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable
@@ -15,12 +16,12 @@ from jax.sharding import PartitionSpec as P
 
 from fdl.backprop import require_model, require_penalty
 from fdl.layer import Layer
+from fdl.op import Static
 from fdl.train.evaluate import Metric, measure
-from fdl.train.grid import Takers
-from fdl.train.halving import Halving
-from fdl.train.loop import cpu_options, steps_between
+from fdl.train.grid import INIT_SCALE, Takers, fixed_settings, seeds, swept_arrays
+from fdl.train.loop import MOST_STEPS, cpu_options, steps_between
 from fdl.train.precision import computed_in
-from fdl.train.step import make_step, require_optimizer
+from fdl.train.step import Carry, make_step, require_optimizer
 
 LARGE = (
     65_536  # bytes of parameters from which members are trained one after the other on a CPU core: see fdl.train.sweep
@@ -40,9 +41,6 @@ class Plan:
     layout: str
     mesh: Any
     metrics: tuple[tuple[str, Metric], ...]
-    total: int  # steps
-    per_epoch: int
-    halving: Halving | None
 
     def make(self, settings: dict[str, Any]) -> tuple[Layer, Any, Any, Any]:
         model, loss, optimizer, penalty = self.takers.make(settings)
@@ -58,49 +56,82 @@ def _layout(layout: str, size: int) -> str:
     return "map" if jax.default_backend() == "cpu" and size >= LARGE else "vmap"
 
 
-class Team:
-    """The compiled programs of a group, and how its members are dealt out to threads or devices."""
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """What a group's members run, compiled: all of them at once."""
 
-    def __init__(self, plan: Plan, fixed: dict[str, Any], bytes_each: int, size: int, x: Any, target: Any, valid: Any):
-        self._plan, self._data, self._valid = plan, (x, target), valid
-        self._layout = _layout(plan.layout, bytes_each)
-        self.by_epoch = valid is not None or plan.halving is not None
-        self.most = self.stride = max(1, min(MOST_LOSSES // size, plan.total, 16_384))
+    start: Callable  # (hyper, seeds, x) -> (carry, keys)
+    advance: Callable  # (hyper, carry, keys, x, target, first, last) -> (carry, losses [M, most])
+    figures: Callable  # (hyper, carry, x, target) -> {name: [M]}
 
-        def advance(hyper, carry, key, x, target, first, last):
-            model, loss, optimizer, penalty = plan.make(fixed | hyper)
-            step = make_step(model, loss, optimizer, penalty, plan.gradient, plan.accumulate)
-            run = steps_between(step, plan.batch_size, stops=False, most=self.most)
-            carry, _, values, _ = run(carry, x, target, None, key, 0, first, last)
-            return carry, values
 
-        def figures(hyper, carry, x, target):
-            model, loss, _, _ = plan.make(fixed | hyper)
-            return measure(model, loss, plan.metrics, 1024)(carry.params, carry.state, x, target)
+@functools.lru_cache(maxsize=64)
+def programs(plan: Plan, fixed: tuple[tuple[str, Static], ...], layout: str, most: int) -> Programs:
+    """The same plan and settings give the same compiled programs again."""
+    settings = {name: kept.value for name, kept in fixed}
 
-        self._advance = self._over_members(advance, 3, donate=1)
-        self._figures = self._over_members(figures, 2)
-        self.resize(size)
+    def start(hyper, seed, x):
+        model, _, optimizer, _ = plan.make(settings | hyper)
+        init_key, train_key = jax.random.split(jax.random.key(seed))
+        params, state = model.init(init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+        if INIT_SCALE in hyper and plan.takers.scales_init:
+            scale = hyper[INIT_SCALE]
+            params = jax.tree.map(lambda a: a * scale.astype(a.dtype) if a.ndim > 1 else a, params)
+        return Carry(params, state, optimizer.init(params), jnp.zeros((), jnp.int32)), train_key
 
-    def _over_members(self, one: Callable, batched: int, donate: int | None = None) -> Callable:
+    def advance(hyper, carry, key, x, target, first, last):
+        model, loss, optimizer, penalty = plan.make(settings | hyper)
+        step = make_step(model, loss, optimizer, penalty, plan.gradient, plan.accumulate)
+        run = steps_between(step, plan.batch_size, stops=False, most=most)
+        carry, _, values, _ = run(carry, x, target, None, key, 0, first, last)
+        return carry, values
+
+    def figures(hyper, carry, x, target):
+        model, loss, _, _ = plan.make(settings | hyper)
+        return measure(model, loss, plan.metrics, 1024)(carry.params, carry.state, x, target)
+
+    def over_members(one: Callable, batched: int, **how: Any) -> Callable:
         """The function of one member as one of many: its first `batched` arguments have a leading axis of members."""
 
         def many(*args):
-            if self._layout == "map":
+            if layout == "map":
                 return jax.lax.map(lambda own: one(*own, *args[batched:]), args[:batched])
             return jax.vmap(one, in_axes=(0,) * batched + (None,) * (len(args) - batched))(*args)
 
-        if self._plan.mesh is None:
-            return jax.jit(many, donate_argnums=() if donate is None else donate, compiler_options=cpu_options())
-        axis = tuple(self._plan.mesh.axis_names)
+        if plan.mesh is None:
+            return jax.jit(many, compiler_options=cpu_options(), **how)
+        axis = tuple(plan.mesh.axis_names)
 
         def spread(*args):
             specs = tuple(P(axis) if place < batched else P() for place in range(len(args)))
-            return jax.shard_map(many, mesh=self._plan.mesh, in_specs=specs, out_specs=P(axis), check_vma=False)(*args)
+            return jax.shard_map(many, mesh=plan.mesh, in_specs=specs, out_specs=P(axis), check_vma=False)(*args)
 
-        return jax.jit(spread, donate_argnums=() if donate is None else donate)
+        return jax.jit(spread, **how)
 
-    def resize(self, size: int) -> None:
+    return Programs(
+        start=jax.jit(jax.vmap(start, in_axes=(0, 0, None))),
+        advance=over_members(advance, 3, donate_argnums=1),
+        figures=over_members(figures, 2),
+    )
+
+
+class Team:
+    """A group of members, dealt out to threads or devices."""
+
+    def __init__(self, plan: Plan, rows: list[dict[str, Any]], x: Any, target: Any, valid: Any):
+        self._plan, self._data, self._valid = plan, (x, target), valid
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
+        self._hyper, fixed = swept_arrays(rows, dtype), fixed_settings(rows)
+        self.most = max(1, min(MOST_LOSSES // len(rows), MOST_STEPS))
+        self.carry, self._keys = programs(plan, fixed, "vmap", self.most).start(self._hyper, seeds(rows), x)
+        size = sum(a[0].nbytes for a in jax.tree.leaves(self.carry.params))
+        self._programs = programs(plan, fixed, _layout(plan.layout, size), self.most)
+        self._resize(len(rows))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _resize(self, size: int) -> None:
         """So many members are left."""
         if self._plan.mesh is not None:
             self._parts = 1
@@ -111,14 +142,26 @@ class Team:
             self._padding = 0
         self._size = size
 
-    def advance(self, hyper: Any, carry: Any, keys: Any, first: int, last: int) -> tuple[Any, np.ndarray]:
-        carry, values = self._dealt(self._advance, (hyper, carry, keys), (*self._data, first, last))
-        return carry, np.asarray(values)[:, : last - first]
+    def keep(self, places: list[int]) -> None:
+        """Only these members go on."""
+        self._hyper, self.carry, self._keys = chosen((self._hyper, self.carry, self._keys), places)
+        self._resize(len(places))
 
-    def figures(self, hyper: Any, carry: Any) -> dict[str, np.ndarray]:
-        return {
-            name: np.asarray(values) for name, values in self._dealt(self._figures, (hyper, carry), self._valid).items()
-        }
+    def advance(self, first: int, last: int) -> np.ndarray:
+        """Takes these steps; the losses [M, steps]."""
+        own = (self._hyper, self.carry, self._keys)
+        self.carry, values = self._dealt(self._programs.advance, own, (*self._data, first, last))
+        return np.asarray(values)[:, : last - first]
+
+    def figures(self) -> dict[str, np.ndarray]:
+        """On the validation data, [M] each."""
+        found = self._dealt(self._programs.figures, (self._hyper, self.carry), self._valid)
+        return {name: np.asarray(values) for name, values in found.items()}
+
+    def results(self) -> list[Carry]:
+        """Every member's own arrays, as numpy."""
+        arrays = jax.tree.map(np.asarray, self.carry)
+        return [jax.tree.map(lambda a, place=place: a[place], arrays) for place in range(self._size)]
 
     def _dealt(self, program: Callable, own: tuple, shared: tuple) -> Any:
         if self._plan.mesh is not None:

@@ -96,7 +96,8 @@ def test_the_same_key_gives_the_same_bits_however_the_run_is_cut(blobs):
     a, b = run(blobs, epochs=3), run(blobs, steps=12)
     assert a.steps == b.steps == 12
     jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
-    assert run(blobs, steps=10).steps == 10
+    cut = run(blobs, steps=10, valid=blobs)
+    assert cut.steps == 10 and [len(curve) for curve in cut.history.values()] == [3, 3, 3]
     other = run(blobs, epochs=3, key=jax.random.key(8))
     assert not np.array_equal(other.params["dense_0"]["w"], a.params["dense_0"]["w"])
 

@@ -113,6 +113,17 @@ def test_halving_stops_the_worse_members():
     np.testing.assert_allclose(sweep.member(best).history["loss"], fitted(row, epochs=6).history["loss"], rtol=1e-4)
 
 
+def test_the_same_sweep_again_compiles_nothing():
+    settings = SETTINGS | {"grid": {"learning_rate": [0.1]}, "valid": (X, Y)}
+    model = fdl.serial(fdl.dense(3), fdl.tanh(), fdl.dense(2))
+    fdl.train.sweep(model, CE, optax.sgd, (X, Y), **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        compiled = []
+        patch.setattr("fdl.train.team.make_step", lambda *args: compiled.append(args))
+        fdl.train.sweep(model, CE, optax.sgd, (X, Y), **settings | {"grid": {"learning_rate": [0.2]}})
+    assert not compiled
+
+
 def test_the_table_reads_well():
     sweep = fdl.train.sweep(net(0.0), CE, optax.sgd, (X, Y), grid={"learning_rate": [0.0, 0.3]}, **SETTINGS)
     head, first, second = str(sweep).splitlines()
@@ -148,6 +159,7 @@ def test_devices_and_padding():
         ({"grid": [{"learning_rate": 0.1}, {"momentum": 0.5}]}, r"grid\[1\] has \['momentum', 'seed'\]"),
         ({"grid": {"learning_rate": [0.1], "seed": [0.5]}}, "the seed 0.5 is no whole number"),
         ({"grid": {"learning_rate": [float("nan")]}}, "learning_rate is nan"),
+        ({"grid": {"learning_rate": [0.1], "features": [[3]]}}, "features is list, which cannot be hashed"),
         ({"grid": 3}, "grid is int 3"),
         ({"layout": "pmap"}, "layout is 'pmap'"),
         ({"grid": []}, "no members"),
@@ -163,7 +175,8 @@ def test_bad_settings(change, message):
 
 
 def test_everybody_gets_what_it_asks_for():
-    takers = Takers("sweep", net, HUBER, optax.sgd, fdl.regularizers.l2, ["rate", "delta", "learning_rate", "strength"])
+    takers = Takers(net, HUBER, optax.sgd, fdl.regularizers.l2)
+    takers.require("sweep", ["rate", "delta", "learning_rate", "strength", "seed", "init_scale"])
     made = takers.make({"rate": 0.1, "delta": 2.0, "learning_rate": 0.1, "strength": 3.0, "seed": 0})
     assert made[0] == net(0.1) and made[1] == HUBER.bind(delta=2.0) and made[3] == fdl.regularizers.l2(3.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
