@@ -182,17 +182,11 @@ def _measure(call: Callable[[], object], count: int) -> tuple[float, float]:
 
 
 def _spread_threads() -> None:
-    """XLA's threads for parts of an operation, one core each, where the system can say so."""
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    pool = [
-        int(task.name)
-        for task in sorted(Path("/proc/self/task").iterdir(), key=lambda task: int(task.name))
-        if (task / "comm").read_text().startswith("tf_XLAEigen")
-    ]
-    for place, thread in enumerate(pool):
-        os.sched_setaffinity(thread, {cores[place % len(cores)]})
+    """XLA's threads for parts of an operation, one core each; a process without JAX has none."""
+    if "jax" in sys.modules:
+        from fdl.train import tune_runtime
+
+        tune_runtime(dispatch=False, allocator=False, threads=True)
 
 
 def _serve(connection: Connection, path: Path, function: str, arguments: Mapping[str, Any]) -> None:
@@ -451,7 +445,8 @@ def report(rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
     for line in lines:
         if line["difference"] is not None and not math.isfinite(line["difference"]):
             line["difference"] = None
-    return {**machine(), "settings": dataclasses.asdict(settings), "rows": lines}
+    runtime = {"allocator": ALLOCATOR, "threads": "XLA's, one core each"}  # of every process
+    return {**machine(), "runtime": runtime, "settings": dataclasses.asdict(settings), "rows": lines}
 
 
 # ---- the command

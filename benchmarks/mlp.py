@@ -198,7 +198,7 @@ def fdl_epochs(case: str, order: Order, gradient: str) -> Trial:
 
     def train() -> NDArray[Any]:
         nonlocal carry
-        carry, _, losses, _ = program(carry, x, y, None, key, 0, 0, c.steps)
+        carry, _, losses, *_ = program(carry, x, y, None, key, 0, 0, c.steps)
         return np.asarray(losses)[: c.steps]
 
     losses = train()

@@ -188,10 +188,13 @@ def _need(*packages: str) -> None:
 
 def _run_all(chosen: dict[str, Path], settings: Settings, out: Path, say: Callable[..., None]) -> int:
     from experiments import _page
+    from fdl.train import tune_runtime
 
+    runtime = tune_runtime().to_json()  # before the first computation
     bad = 0
     for name, path in chosen.items():
         result, images = _run_one(name, path, settings, say)
+        result["runtime"] = runtime
         bad += result["error"] is not None or any(c["verdict"] == "fails" for c in result["claims"])
         try:
             _store(out / name, result, images)

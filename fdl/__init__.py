@@ -1,9 +1,13 @@
 """fdl: deep learning in JAX with every backward pass written by hand, proven equal to `jax.grad`, visible and fast.
 
-This file is the map; nothing is defined here.
+This file is the map; nothing is defined here. `fdl.check` and `fdl.doctor` are imported when first asked for.
 """
 
-from fdl import backprop, check, convert, data, losses, ops, regularizers, train
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from fdl import backprop, convert, data, export, losses, ops, regularizers, train
 from fdl.compose import parallel, residual, serial
 from fdl.layer import Layer
 from fdl.layers import (
@@ -11,6 +15,7 @@ from fdl.layers import (
     batch_norm,
     bidirectional,
     celu,
+    center_crop,
     conv,
     conv_transpose,
     dense,
@@ -38,6 +43,9 @@ from fdl.layers import (
     max_pool,
     mish,
     prelu,
+    random_crop,
+    random_flip,
+    random_shift,
     relu,
     relu6,
     rms_norm,
@@ -57,6 +65,9 @@ from fdl.layers import (
 from fdl.op import Op, Static
 from fdl.summary import summary
 
+if TYPE_CHECKING:
+    from fdl import check, doctor
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -68,6 +79,7 @@ __all__ = [
     "batch_norm",
     "bidirectional",
     "celu",
+    "center_crop",
     "check",
     "conv",
     "conv_transpose",
@@ -75,9 +87,11 @@ __all__ = [
     "data",
     "dense",
     "depthwise_conv",
+    "doctor",
     "dropout",
     "elu",
     "embedding",
+    "export",
     "flatten",
     "gelu",
     "global_avg_pool",
@@ -102,6 +116,9 @@ __all__ = [
     "parallel",
     "prelu",
     "regularizers",
+    "random_crop",
+    "random_flip",
+    "random_shift",
     "relu",
     "relu6",
     "residual",
@@ -122,3 +139,9 @@ __all__ = [
     "tanh",
     "train",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in ("check", "doctor"):
+        return importlib.import_module(f"fdl.{name}")
+    raise AttributeError(f"module 'fdl' has no attribute {name!r}")

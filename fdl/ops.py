@@ -4,6 +4,7 @@ from fdl.layers.activations import OPS as _ACTIVATIONS
 from fdl.layers.avg_pool import op as avg_pool
 from fdl.layers.batch_norm import inference_op as batch_norm_inference
 from fdl.layers.batch_norm import op as batch_norm
+from fdl.layers.center_crop import op as center_crop
 from fdl.layers.conv import op as conv
 from fdl.layers.conv_transpose import op as conv_transpose
 from fdl.layers.dense import op as dense
@@ -21,6 +22,9 @@ from fdl.layers.layer_norm import op as layer_norm
 from fdl.layers.lstm import op as lstm
 from fdl.layers.max_pool import op as max_pool
 from fdl.layers.prelu import op as prelu
+from fdl.layers.random_crop import op as random_crop
+from fdl.layers.random_flip import op as random_flip
+from fdl.layers.random_shift import op as random_shift
 from fdl.layers.rms_norm import op as rms_norm
 from fdl.layers.rnn import op as rnn
 from fdl.layers.softmax import log_op as log_softmax
@@ -53,6 +57,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_inference",
     "celu",
+    "center_crop",
     "conv",
     "conv_transpose",
     "dense",
@@ -79,6 +84,9 @@ __all__ = [
     "max_pool",
     "mish",
     "prelu",
+    "random_crop",
+    "random_flip",
+    "random_shift",
     "relu",
     "relu6",
     "rms_norm",

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import jax
-from jax.extend.core import Literal
 
 from fdl.backprop import require_model
 from fdl.layer import Layer, Pass, input_spec
@@ -122,6 +121,8 @@ def _deltas(model: Layer, residuals: Any, dy: Any) -> dict[str, Any]:
 
 
 def _kept_bytes(model: Layer, forward: Any, params: Any, state: Any, x: Any, key: Any) -> dict[str, int]:
+    from jax.extend.core import Literal  # half of the time of `import fdl` where it is imported with the module
+
     jaxpr = jax.make_jaxpr(forward)(params, state, x, key).jaxpr
     _, residuals = jax.eval_shape(forward, params, state, x, key)
     names = [_layer_of(model, path) for path, _ in jax.tree_util.tree_flatten_with_path(residuals)[0]]

@@ -151,6 +151,11 @@ def integers(*values):
     return jnp.asarray(values, jnp.int32)
 
 
+def pictures(key, dtype):
+    """Seven of 5 x 4 with 2 channels, and a key."""
+    return normal(key, (7, 5, 4, 2), dtype), split(key)[1]
+
+
 def last_layer(key, dtype, shape):
     """x, w and targets of 11 classes."""
     k = jax.random.split(key, 3)
@@ -226,6 +231,17 @@ CONCEPTS = (
         fdl.ops.dropout,
         lambda key, dtype: (normal(key, (7, 5), dtype), split(key)[1]),
         ({"rate": 0.3}, {"rate": 0.0}),
+    ),
+    Concept("layers/random_flip", fdl.ops.random_flip, pictures, ({}, {"rate": 0.9})),
+    Concept("layers/random_shift", fdl.ops.random_shift, pictures, ({"pixels": (2, 3)},)),
+    Concept(
+        "layers/random_crop",
+        fdl.ops.random_crop,
+        pictures,
+        ({"size": (3, 2)}, {"size": (5, 3), "padding": (1, 0)}),
+    ),
+    Concept(
+        "layers/center_crop", fdl.ops.center_crop, lambda key, dtype: pictures(key, dtype)[:1], ({"size": (2, 5)},)
     ),
     *(
         Concept("layers/activations", getattr(fdl.ops, name), away_from_kinks, ACTIVATION_OPTIONS.get(name, ({},)))

@@ -5,12 +5,23 @@ LLVM without optimizations (another quarter). A test of rounding or of the speed
 compiles as users do, but for the code generation.
 """
 
+import atexit
 import importlib.metadata
 import os
+import shutil
+import tempfile
 
 # XLA ends the process over a flag that it does not know
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
+
+# what one worker has compiled the other one, and the processes that tests start, read
+if "FDL_TEST_COMPILED" not in os.environ:
+    os.environ["FDL_TEST_COMPILED"] = tempfile.mkdtemp(prefix="fdl-tests-")
+    atexit.register(shutil.rmtree, os.environ["FDL_TEST_COMPILED"], ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["FDL_TEST_COMPILED"]
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest

@@ -4,6 +4,7 @@ import json
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from fdl.cli import main
@@ -242,3 +243,56 @@ def test_what_cannot_run_says_why(capsys, argv, message):
     assert re.search(message, err), err
     # one paragraph, and no traceback
     assert err.startswith("fdl check: ") and err.count("\n") == 1 and "Traceback" not in err, err
+
+
+# ---- python -m fdl data
+
+
+def test_data_says_what_is_in_a_file(tmp_path, capsys):
+    files = {
+        "a.csv": b"size,kind\n1.5,cat\n2,dog\n3,cat\n",
+        "labels-idx1-ubyte": b"\0\0\x08\1\0\0\0\4\1\0\1\1",
+        "a.txt": b"hello",
+        "batch.bin": bytes([3]) + bytes(3072),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    np.savez(tmp_path / "a.npz", inputs=np.ones((3, 2), np.float32), y=np.arange(3))
+    np.save(tmp_path / "array.npy", np.asarray([[1.0, 4.0]]))
+    (tmp_path / "array.npy").rename(tmp_path / "an array")
+    expected = {
+        "a.csv --target kind": ["csv", "float32[3, 1] from 1.5 to 3: size", "int32[3] with cat (2), dog (1): kind"],
+        "a.csv --target -1 --missing 0": ["int32[3] with cat (2)"],
+        "labels-idx1-ubyte": ["idx", "uint8[4] with 0 (1), 1 (3)"],
+        "a.txt": ["text", "5 characters, 4 different ones: 'ehlo'"],
+        "batch.bin": ["cifar10", "1 pictures of 32x32x3", "3 (1)"],
+        "a.npz -x inputs": ["npz", "inputs  float32[3, 2] from 1 to 1", "0 (1), 1 (1), 2 (1)"],
+    }
+    for line, words in expected.items():
+        name, *options = line.split()
+        assert main(["data", str(tmp_path / name), *options]) == 0
+        said = capsys.readouterr().out
+        assert all(word in said for word in words), said
+    assert main(["data", str(tmp_path / "an array")]) == 0  # by its first bytes
+    assert "npy\n  float64[1, 2] from 1 to 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "options", "words"),
+    [
+        ("a.csv", b"size,kind\n1,cat\n2\n", ["--target", "kind"], "line 3: has 1 cells"),
+        ("a.csv", b"size,kind\n1,cat\n", [], "name the target with --target, one of: size, kind"),
+        ("a.csv", b"size,kind\n1,cat\n", ["--target", "x\ny"], "target is 'x\\ny', the columns are"),
+        ("x-idx3-ubyte", b"\0\0\x08\3\0", [], "at byte 5: the file ends here"),
+        ("a.npz", b"PK\3\4", [], "no zip directory"),
+        ("a.npy", b"", [], "the file is empty"),
+        ("nothing", None, [], "cannot be read (No such file"),
+        ("text", b"\xff", [], "line 1: the byte ff is not UTF-8"),
+    ],
+)
+def test_data_refuses_in_one_line(tmp_path, capsys, name, data, options, words):
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    assert main(["data", str(tmp_path / name), *options]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and err.startswith("fdl data: ") and words in err

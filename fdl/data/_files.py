@@ -24,19 +24,24 @@ CHUNK = 1 << 20
 
 
 class Contents:
-    """The contents of one file, from the start; offsets are those of the unpacked contents."""
+    """The contents of one file, or of one entry of an archive, from the start.
 
-    def __init__(self, path: Path, file: Any, packed: bool, size: int):
-        self.path = path
+    `most`: no more bytes than these can be there, so what a header declares is believed only below it. What is packed has a
+    `stream` (its kind, for messages), and offsets are those `of` the unpacked contents.
+    """
+
+    def __init__(self, path: Path, file: Any, most: int, stream: str = "", of: str = ""):
+        self.path, self.most = path, most
         self.offset = 0
-        self._file, self._packed = file, packed
-        # at most this many bytes can be there: what a header declares is believed only below it
-        self.most = size * MOST_PACKED if packed else size
+        self._file, self._stream, self._of = file, stream, of
+
+    @property
+    def packed(self) -> bool:
+        return bool(self._stream)
 
     def refuse(self, reason: str, offset: int | None = None) -> NoReturn:
         at = self.offset if offset is None else offset
-        unpacked = " of the unpacked contents" if self._packed else ""
-        raise DataError(str(self.path), f"at byte {at}{unpacked}: {reason}")
+        raise DataError(str(self.path), f"at byte {at}{self._of}: {reason}")
 
     def read(self, count: int, what: str) -> bytearray:
         """The next `count` bytes. The memory grows with what is there, not with what is asked for."""
@@ -52,9 +57,9 @@ class Contents:
             try:
                 chunk = self._file.read(min(CHUNK, count - len(read)))
             except EOFError:
-                self.refuse("the gzip stream is cut short: it has no end mark; copy the file again")
+                self.refuse(f"the {self._stream} is cut short: it has no end mark; copy the file again")
             except (gzip.BadGzipFile, zlib.error) as error:
-                self.refuse(f"the gzip stream is damaged ({error}); copy the file again")
+                self.refuse(f"the {self._stream} is damaged ({error}); copy the file again")
             except OSError as error:
                 self.refuse(f"cannot be read ({error.strerror or error})")
             if not chunk:
@@ -64,15 +69,15 @@ class Contents:
         return read
 
     def end(self, what: str) -> None:
-        """Nothing may follow; for gzip this compares checksum and length."""
+        """Nothing may follow; for what is packed this compares checksum and length."""
         at = self.offset
         if self.upto(1):
             self.refuse(f"the file goes on after {what}", at)
 
 
 @contextlib.contextmanager
-def contents(path: Path) -> Iterator[Contents]:
-    """The file, opened and found to be one. Errors: DataError."""
+def opened(path: Path) -> Iterator[tuple[Any, int]]:
+    """(the file, its size), found to be a file and not empty. Errors: DataError."""
     with contextlib.ExitStack() as stack:
         try:
             # a pipe would wait for a writer
@@ -80,15 +85,27 @@ def contents(path: Path) -> Iterator[Contents]:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise DataError(str(path), "is not a file")
-            start = file.read(len(GZIP))
-            file.seek(0)
         except OSError as error:
             raise DataError(str(path), f"cannot be read ({error.strerror or error})") from error
         if not status.st_size:
             raise DataError(str(path), "at byte 0: the file is empty")
-        packed = start == GZIP
-        opened = stack.enter_context(gzip.GzipFile(fileobj=file, mode="rb")) if packed else file
-        yield Contents(path, opened, packed, status.st_size)
+        yield file, status.st_size
+
+
+@contextlib.contextmanager
+def contents(path: Path) -> Iterator[Contents]:
+    """What is in the file, unpacked if it is gzip. Errors: DataError."""
+    with opened(path) as (file, size):
+        try:
+            start = file.read(len(GZIP))
+            file.seek(0)
+        except OSError as error:
+            raise DataError(str(path), f"cannot be read ({error.strerror or error})") from error
+        if start != GZIP:
+            yield Contents(path, file, size)
+            return
+        with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
+            yield Contents(path, unpacked, size * MOST_PACKED, "gzip stream", " of the unpacked contents")
 
 
 def require_labels(path: Path, labels: Any, classes: int, offset: int, stride: int) -> None:
@@ -98,6 +115,15 @@ def require_labels(path: Path, labels: Any, classes: int, offset: int, stride: i
         n = int(wrong[0])
         reason = f"the label of example {n} is {labels[n]}, wanted 0 to {classes - 1}"
         raise DataError(str(path), f"at byte {offset + stride * n} of the contents: {reason}")
+
+
+def file_of(where: str, path: Any, what: str) -> Path:
+    """The path of a file. Errors: InputTypeError for what is no path, DataError for what no system takes for one."""
+    if not isinstance(path, str | os.PathLike):
+        refuse_type(where, f"path is {shown(path)}, wanted the path of {what}")
+    if "\0" in os.fsdecode(path):
+        raise DataError(repr(os.fsdecode(path)), "is not a path (it holds NUL)")
+    return Path(os.fsdecode(path))
 
 
 def folder_of(where: str, folder: Any, holds: str) -> Path:

@@ -70,7 +70,7 @@ def _in_order(name: str) -> list[Any]:
 
 
 def _examples(paths: list[Path]) -> Examples:
-    parts = [_records(path) for path in paths]
+    parts = [records(path) for path in paths]
     x = np.empty((sum(map(len, parts)), SIDE, SIDE, CHANNELS), np.float32)
     start = 0
     for part in parts:
@@ -81,8 +81,8 @@ def _examples(paths: list[Path]) -> Examples:
     return x, np.concatenate([part[:, 0] for part in parts]).astype(np.int32)
 
 
-def _records(path: Path) -> NDArray[np.uint8]:
-    """[N, 3073]"""
+def records(path: Path) -> NDArray[np.uint8]:
+    """[N, 3073] of one file: the label, then the picture. Errors: DataError."""
     with contents(path) as file:
         read = file.upto(MOST_RECORDS * RECORD)
         file.end(f"{MOST_RECORDS} records of {RECORD} bytes, the most that a file of CIFAR-10 has")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fdl.data._files import folder_of, require_labels
 from fdl.data.digits import Examples
-from fdl.data.idx import idx
+from fdl.data.idx import unsigned_bytes
 from fdl.errors import DataError
 
 SIDE, CLASSES = 28, 10
@@ -37,9 +37,9 @@ def mnist(folder: str | os.PathLike[str]) -> tuple[Examples, Examples]:
 def _part(folder: Path, part: str) -> Examples:
     images = _file(folder, f"{part}-images-idx3-ubyte")
     labels = _file(folder, f"{part}-labels-idx1-ubyte")
-    y: NDArray[np.uint8] = idx(labels, (None,))  # first, as they are small
+    y: NDArray[np.uint8] = unsigned_bytes(labels, (None,))  # first, as they are small
     require_labels(labels, y, CLASSES, offset=8, stride=1)
-    ink = idx(images, (None, SIDE, SIDE))
+    ink = unsigned_bytes(images, (None, SIDE, SIDE))
     if len(ink) != len(y):
         raise DataError(str(images), f"at byte 4: it has {len(ink)} images, {labels.name} has {len(y)} labels")
     x = ink[..., None].astype(np.float32)  # [N, 28, 28, 1]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fdl.data._files import Contents, contents
+from fdl.data._files import Contents, contents, file_of
 from fdl.errors import DataError, refuse, refuse_type, require_count, shown
 
 # A character takes 4 bytes as its number, and up to 4 more on the way there
@@ -98,16 +98,7 @@ def text(path: str | os.PathLike[str] | None = None) -> Text:
     """
     if path is None:
         return _of(_own())
-    if not isinstance(path, str | os.PathLike):
-        refuse_type("data.text", f"path is {shown(path)}, wanted the path of a text file")
-    try:
-        file = Path(path)
-        os.lstat(file)
-    except ValueError as error:  # a path with NUL
-        raise DataError(repr(path), f"is not a path ({error})") from error
-    except OSError as error:
-        raise DataError(str(path), f"cannot be read ({error.strerror or error})") from error
-    return _of(_read(file))
+    return _of(_read(file_of("data.text", path, "a text file")))
 
 
 def _read(path: Path) -> str:

@@ -24,6 +24,7 @@ from fdl.layers.activations import (
 )
 from fdl.layers.avg_pool import avg_pool
 from fdl.layers.batch_norm import batch_norm
+from fdl.layers.center_crop import center_crop
 from fdl.layers.conv import conv, depthwise_conv, separable_conv
 from fdl.layers.conv_transpose import conv_transpose
 from fdl.layers.dense import dense
@@ -41,6 +42,9 @@ from fdl.layers.layer_norm import layer_norm
 from fdl.layers.lstm import lstm
 from fdl.layers.max_pool import max_pool
 from fdl.layers.prelu import prelu
+from fdl.layers.random_crop import random_crop
+from fdl.layers.random_flip import random_flip
+from fdl.layers.random_shift import random_shift
 from fdl.layers.rms_norm import rms_norm
 from fdl.layers.rnn import rnn
 from fdl.layers.softmax import log_softmax, softmax
@@ -51,6 +55,7 @@ __all__ = [
     "batch_norm",
     "bidirectional",
     "celu",
+    "center_crop",
     "conv",
     "conv_transpose",
     "dense",
@@ -78,6 +83,9 @@ __all__ = [
     "max_pool",
     "mish",
     "prelu",
+    "random_crop",
+    "random_flip",
+    "random_shift",
     "relu",
     "relu6",
     "rms_norm",

@@ -94,7 +94,7 @@ def cells(x: jax.Array, geometry: Geometry, fill: Any) -> Iterator[jax.Array]:
     spans = [(out - 1) * stride + 1 for out, stride in axes]
     for start in geometry.starts():
         stop = [at + span for at, span in zip(start, spans, strict=True)]
-        yield jax.lax.slice(padded, (0, *start, 0), (len(x), *stop, x.shape[-1]), (1, *geometry.strides, 1))
+        yield jax.lax.slice(padded, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *geometry.strides, 1))
 
 
 def shifts(geometry: Geometry, *filled: tuple[jax.Array, Any]) -> Iterator[tuple[Cells, list[jax.Array]]]:
@@ -108,7 +108,7 @@ def shifts(geometry: Geometry, *filled: tuple[jax.Array, Any]) -> Iterator[tuple
     for shift in itertools.product(*map(range, most)):
         start = [q - 1 - at for q, at in zip(most, shift, strict=True)]
         stop = [at + block for at, block in zip(start, blocks, strict=True)]
-        yield shift, [_apart(jax.lax.slice(a, (0, *start, 0), (len(a), *stop, a.shape[-1]))) for a in padded]
+        yield shift, [_apart(jax.lax.slice(a, (0, *start, 0), (a.shape[0], *stop, a.shape[-1]))) for a in padded]
 
 
 def most_shifts(geometry: Geometry) -> Cells:
@@ -129,7 +129,7 @@ def places(geometry: Geometry, shift: Cells) -> list[np.ndarray]:
 def to_cells(geometry: Geometry, blocks: jax.Array) -> jax.Array:
     """[N, i1, a1, i2, a2, ..., C] as the cells of the input."""
     sizes = [block * stride for block, stride in zip(_blocks(geometry), geometry.strides, strict=True)]
-    padded = blocks.reshape(len(blocks), *sizes, blocks.shape[-1])
+    padded = blocks.reshape(blocks.shape[0], *sizes, blocks.shape[-1])
     axes = zip(sizes, geometry.inputs, geometry.padding, strict=True)
     return _padded(padded, [(-lo, lo + there - size) for size, there, (lo, _) in axes], 0)
 
@@ -157,4 +157,4 @@ def _padded(x: jax.Array, pads: Any, fill: Any) -> jax.Array:
 
 
 def _apart(x: jax.Array) -> jax.Array:
-    return x.reshape(len(x), *itertools.chain(*((n, 1) for n in x.shape[1:-1])), x.shape[-1])
+    return x.reshape(x.shape[0], *itertools.chain(*((n, 1) for n in x.shape[1:-1])), x.shape[-1])

@@ -19,13 +19,12 @@ Limits.
 Shapes: x any, key a PRNG key (no cotangent), y as x. Source: Srivastava et al. 2014, section 4.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from fdl.errors import require_float, require_key, require_number
-from fdl.layer import Layer, Params, Pass, State, bind, no_parameters
+from fdl.layer import Layer
+from fdl.layers._training import in_training
 from fdl.op import Op
 
 
@@ -60,25 +59,7 @@ def backward(keep, dy, *, rate):
 op = Op(equation, forward, backward)
 
 
-def _run(walk: Pass, params: Params, state: State, x: Any, *, op: Op) -> tuple[Any, State, Any]:
-    if not walk.train:
-        return x, state, None
-    y, residuals = walk.evaluate(op, x, walk.key)
-    return y, state, residuals
-
-
-def _backward(residuals: Any, dy: Any, *, op: Op) -> tuple[Params, Any]:
-    return {}, dy if residuals is None else op.backward(residuals, dy)[0]
-
-
 def dropout(rate: float) -> Layer:
     """Drops entries with probability `rate` in training, passes x in use. Needs a key when training."""
     require_number("dropout", "rate", rate, 0, 1, remedy="it is the probability of dropping an entry")
-    bound = op.bind(rate=rate)
-    return Layer(
-        "dropout",
-        init=no_parameters,
-        run=bind(_run, op=bound),
-        backward=bind(_backward, op=bound),
-        stochastic=True,
-    )
+    return in_training(op.bind(rate=rate))

@@ -8,7 +8,9 @@ from fdl.train.find_learning_rate import LearningRates, find_learning_rate
 from fdl.train.fit import Result, fit
 from fdl.train.guard import Divergence
 from fdl.train.halving import Halving
+from fdl.train.runtime import Tuning, tune_runtime
 from fdl.train.sweep import Sweep, sweep
+from fdl.train.writers import csv_writer, jsonl_writer, tensorboard_writer
 
 __all__ = [
     "Checkpoint",
@@ -21,11 +23,16 @@ __all__ = [
     "Result",
     "Saved",
     "Sweep",
+    "Tuning",
     "accuracy",
     "checkpoints",
+    "csv_writer",
     "evaluate",
     "find_learning_rate",
     "fit",
+    "jsonl_writer",
     "restore",
     "sweep",
+    "tensorboard_writer",
+    "tune_runtime",
 ]

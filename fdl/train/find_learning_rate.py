@@ -80,7 +80,7 @@ def find_learning_rate(
     params, state = model.init(init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
     carry = Carry(params, state, optimizer.init(params), jnp.zeros((), jnp.int32))
     run = steps_between(make_step(model, loss, optimizer, penalty, gradient), min(batch_size, x.shape[0]), most=steps)
-    _, taken, values, _ = compiled(run)(carry, x, target, None, train_key, 0, 0, steps)
+    _, taken, values, *_ = compiled(run)(carry, x, target, None, train_key, 0, 0, steps)
     return suggested(
         low * (high / low) ** (np.arange(int(taken)) / steps), np.asarray(values, np.float64)[: int(taken)]
     )

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.backprop import require_loss, require_model, require_penalty
-from fdl.errors import InputError, refuse, require_array, require_count, require_key, shown
+from fdl.errors import refuse, require_array, require_count, require_key, shown
 from fdl.layer import Layer, Params, State
 from fdl.op import Op
-from fdl.train.checkpoint import Checkpoint, Store, open_store
+from fdl.train.checkpoint import Checkpoint, CheckpointError, Store, open_store
 from fdl.train.early_stopping import Best, EarlyStopping, checked_early_stopping
 from fdl.train.evaluate import Metric, checked_data, checked_metrics, evaluate
 from fdl.train.event import Event
@@ -30,13 +30,15 @@ from fdl.train.run import Pace, Recipe, Run, copied
 from fdl.train.source import InMemory, Streamed
 from fdl.train.step import Carry, require_optimizer
 
+_SECONDS_BEFORE_ANOTHER_TRY = 30
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
     """What `fit` returns. history: one entry per epoch, {"loss", "valid_loss", "valid_accuracy", ...} as numpy arrays.
 
     divergence: None, or where the run stopped being finite; params, state and opt_state are then the last finite ones.
-    best_epoch: from 1, where early stopping returned an earlier epoch's parameters.
+    best_epoch: from 1, where early stopping returned an earlier epoch's parameters. charts, findings: of `fit(doctor=n)`.
     """
 
     params: Params
@@ -46,9 +48,12 @@ class Result:
     steps: int
     divergence: Divergence | None = None
     best_epoch: int | None = None
+    charts: Any = dataclasses.field(default=None, repr=False)
+    findings: tuple[Any, ...] = ()
 
     def __repr__(self) -> str:
-        last = "".join(f", {name} {values[-1]:.4g}" for name, values in self.history.items() if len(values))
+        numbers = {name: values for name, values in self.history.items() if len(values) and values.dtype.kind == "f"}
+        last = "".join(f", {name} {values[-1]:.4g}" for name, values in numbers.items())
         return f"Result(steps={self.steps}{last}{f', diverged: {self.divergence}' if self.divergence else ''})"
 
 
@@ -77,6 +82,7 @@ def fit(
     checkpoint: Checkpoint | str | os.PathLike | None = None,
     resume: bool = False,
     mesh: Any = None,
+    doctor: int | None = None,
     progress: bool = True,
 ) -> Result:
     """Trains a model in a compiled loop over steps, shuffled on the device; one call of it runs many steps or epochs.
@@ -97,6 +103,9 @@ def fit(
     checkpoint: a folder or a `Checkpoint`: the run is saved there as it goes and at its end, and SIGTERM or SIGINT saves and exits
     with 143 or 130. resume: continue the run in that folder, bit for bit; without it a folder that holds a run is refused.
 
+    doctor: chart every so many-th step (`fdl.doctor`); the worst finding is shown as it goes, `Result.charts` and
+    `Result.findings` hold them all, and the history has error_ratio, update_ratio, saturated and dead (see `fdl.train.watching`).
+
     The loss in the history is the mean over the epoch, while the parameters move. On the first value that is not finite the
     run goes back to the last finite state, says where it began (`Result.divergence`), and stops with a warning; with
     on_divergence="rollback" it goes on from the start of its best epoch with updates half as large, up to 8 times.
@@ -116,6 +125,18 @@ def fit(
     if on_divergence not in ("stop", "rollback"):
         refuse(where, f'on_divergence is {on_divergence!r}, wanted "stop" or "rollback"')
     settings = checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    if doctor is not None:
+        require_count(where, "doctor", doctor)
+        for name, value, wanted in (
+            ("gradient", gradient, "manual"),
+            ("precision", precision, None),
+            ("accumulate", accumulate, 1),
+        ):
+            if value != wanted:
+                refuse(
+                    where,
+                    f"doctor={doctor} was given with {name}={value!r}; charts are made of the {wanted!r} one: leave {name} out",
+                )
     early = checked_early_stopping(where, early_stopping)
     if early is not None and valid is None and early.monitor != "loss":
         refuse(where, f"early_stopping monitors {early.monitor!r} but there is no valid=; pass it, or monitor 'loss'")
@@ -158,7 +179,7 @@ def fit(
         valid = placement.data(valid)
     recipe = Recipe(
         *(model, model if precision is None else computed_in(model, precision), loss, optimizer, penalty),
-        *(gradient, precision, accumulate, batch_size),
+        *(gradient, precision, accumulate, batch_size, doctor),
     )
     run = Run(recipe, carry, source, placement.data(train_key), placement)
     if early is None and checkpoint is not None and valid is not None:
@@ -176,7 +197,7 @@ def fit(
     unfinished = None  # the figures of a last epoch that did not end
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
-        store, saved_at, identity = None, None, {}
+        store, saved_at, identity, next_try = None, None, {}, 0.0
         if settings is not None:
             store = stack.enter_context(open_store(settings))
             identity = _identity(recipe, data, weights, key, on_divergence)
@@ -189,6 +210,26 @@ def fit(
                 best = run.best is not None and run.best.epoch == run.epoch
                 store.save(run.position, run.arrays(), run.facts() | {"identity": identity, "best": best})
                 saved_at = run.position
+
+        def try_to_save() -> None:
+            """A disk that is full for a while costs no run: only the last save has to succeed."""
+            nonlocal next_try
+            if time.monotonic() < next_try and store.signal is None:
+                return
+            try:
+                save()
+            except CheckpointError as error:
+                if store.signal is not None:
+                    raise
+                next_try = time.monotonic() + _SECONDS_BEFORE_ANOTHER_TRY
+                _warn(f"{error}. Going on, and trying again in {_SECONDS_BEFORE_ANOTHER_TRY} s")
+
+        def leave_if_told() -> None:
+            if store is None or store.signal is None:
+                return
+            told = f"step {saved_at} is saved in {settings.folder}; continue it with resume=True"
+            print(f"{where}: stopped by {store.signal.name}; {told}", file=sys.stderr)
+            raise SystemExit(store.exit_code)
 
         def validated() -> dict[str, float]:
             if valid is None:
@@ -234,19 +275,17 @@ def fit(
             elif began is None:
                 stopped = closed_epochs(since)
             pace.update(taken)
-            bar.update(run.epoch, run.position, _figures(run))
+            bar.update(run.epoch, run.position, _figures(run), "" if run.watch is None else run.watch.worst)
             if store is not None and run.divergence is None and store.due(run.position):
-                save()
-                if store.signal is not None:
-                    told = f"saved step {run.position} in {settings.folder}; continue it with resume=True"
-                    print(f"{where}: stopped by {store.signal.name}, {told}", file=sys.stderr)
-                    raise SystemExit(store.exit_code)
+                try_to_save()
+                leave_if_told()
         if run.divergence is not None:
             _warn(_divergence_told(run, run.divergence, gradient))
         else:
             save()
             if run.has_open_epoch:
                 unfinished = {"loss": run.loss_so_far()} | validated()
+        leave_if_told()
     return _result(run, unfinished, patience and early is not None and early.restore_best)
 
 
@@ -264,7 +303,11 @@ def _result(run: Run, unfinished: dict[str, Any] | None, restore_best: bool) -> 
         rows.append(unfinished)
     names = list(dict.fromkeys(name for row in rows for name in row))
     history = {name: np.asarray([row[name] for row in rows if name in row]) for name in names}
-    return Result(params, state, history, opt_state, run.position, run.divergence, best_epoch)
+    charts, findings = None, ()
+    if run.watch is not None:
+        charts, findings = run.watch.charts, run.watch.findings(history)
+        history |= run.watch.series(run.source.per_epoch, len(rows))
+    return Result(params, state, history, opt_state, run.position, run.divergence, best_epoch, charts, findings)
 
 
 def _figures(run: Run) -> dict[str, float]:
@@ -291,15 +334,15 @@ def _divergence_told(run: Run, began: Divergence, gradient: str) -> str:
 
 def _continue(run: Run, store: Store, folder: Any, identity: dict[str, Any], resume: bool) -> int | None:
     """Restores the run that the folder holds, if any; the step at which it was saved."""
+    if store.steps and not resume:
+        refuse(
+            "train.fit",
+            f"the checkpoint folder {folder} holds a run, at step {store.steps[-1]}; pass resume=True to continue it, or "
+            "another folder",
+        )
     saved = store.newest(run.arrays())
     if saved is None:
         return None
-    if not resume:
-        raise InputError(
-            "train.fit",
-            f"the checkpoint folder {folder} holds a run, at step {saved.step}; pass resume=True to continue it, or "
-            "another folder",
-        )
     for name, value in identity.items():
         before = saved.facts["identity"].get(name)
         if before != value:
@@ -324,7 +367,8 @@ def _identity(recipe: Recipe, data: Any, weights: Any, key: Any, on_divergence: 
         "accumulate": recipe.accumulate,
         "batch_size": recipe.batch_size,
         "on_divergence": on_divergence,
-        "data": [None if a is None else f"{shown(a)} {_fingerprint(a)}".strip() for a in arrays],
+        "data": [None if a is None else f"{shown(a)} {_fingerprint(a)}".strip() for a in arrays]
+        + ([repr(data)] if hasattr(data, "prefetched") else []),  # how a stream is cut decides its order
         "key": [int(word) for word in np.ravel(jax.random.key_data(key))],
     }
 

@@ -13,6 +13,7 @@ Randomness is a function of (key, epoch) for the order and of (key, step) for th
 into calls.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -43,18 +44,37 @@ def epoch_order(key: Any, epoch: Any, examples: int, batch_size: int) -> tuple[j
     return order.reshape(steps, batch_size), counts.reshape(steps, batch_size)
 
 
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Every so many steps `step(carry, x, target, mask, weights, key, previous)` is taken instead, and returns (carry, value, what
+    it saw, what the next one gets as `previous`)."""
+
+    every: int
+    step: Callable
+
+    def slots(self, most: int) -> int:
+        return most // self.every + 1
+
+
 def steps_between(
-    step: Step, batch_size: int, *, stops: bool = True, local: Callable = lambda rows: rows, most: int = MOST_STEPS
+    step: Step,
+    batch_size: int,
+    *,
+    stops: bool = True,
+    local: Callable = lambda rows: rows,
+    most: int = MOST_STEPS,
+    probe: Probe | None = None,
 ) -> Callable:
-    """run(carry, x, target, weights, key, epoch, first, last) -> (carry, position, values, counts), not compiled.
+    """run(carry, x, target, weights, key, epoch, first, last, previous=None) -> (carry, position, values, counts, seen), not compiled.
 
     Takes the steps first .. last-1, numbered from the start of `epoch`; last - first is at most `most`. values [most]: the loss
-    of each; counts: what its batch weighs in the mean of an epoch (None without weights). stops: after a step whose loss is not
-    finite; `position` is then the number of the step that would have been next. local: what is done to a batch's indices, for
-    example to spread them over devices.
+    of each; counts: what its batch weighs in the mean of an epoch (None without weights); seen: with a probe, what it saw, with a
+    leading axis of `probe.slots(most)`, and the last `previous`. stops: after a step whose loss is not finite; `position` is then
+    the number of the step that would have been next. local: what is done to a batch's indices, for example to spread them over
+    devices.
     """
 
-    def run(carry, x, target, weights, key, epoch, first, last):
+    def run(carry, x, target, weights, key, epoch, first, last, previous=None):
         order_key, noise_key = jax.random.split(key)
         per_epoch = batches_in(x.shape[0], batch_size)
 
@@ -62,42 +82,65 @@ def steps_between(
             rows, counts = jax.tree.map(lambda a: local(_at(a, i)), (order, mask))
             return _rows(x, rows), _rows(target, rows), counts, None if weights is None else _rows(weights, rows)
 
+        def noted(kept, arrays, value, slot):
+            """The loss and the weight of a step, written down."""
+            values, counts, seen = kept
+            values = jax.lax.dynamic_update_index_in_dim(values, value, slot, 0)
+            if counts is not None:
+                weight = weight_of(*arrays[2:], batch_size)
+                counts = jax.lax.dynamic_update_index_in_dim(counts, weight, slot, 0)
+            return values, counts, seen
+
         def an_epoch(kept):
-            carry, position, values, counts = kept
+            carry, position, *books = kept
             within = position % per_epoch
             end = jnp.minimum(per_epoch, within + last - position)
             order, mask = epoch_order(order_key, epoch + position // per_epoch, x.shape[0], batch_size)
+            before = position - within - first
 
-            def goes_on(kept):
-                i, _, value, _, _ = kept
+            def goes_on(kept, end=end):
+                i, _, value, _ = kept
                 return (i < end) & (jnp.isfinite(value) if stops else True)
 
             def body(kept):
-                i, carry, _, values, counts = kept
-                x, target, mask_here, weights_here = batch(order, mask, i)
-                carry, value = step(carry, x, target, mask_here, weights_here, noise_key)
-                slot = position - within - first + i
-                values = jax.lax.dynamic_update_index_in_dim(values, value, slot, 0)
-                if counts is not None:
-                    weight = weight_of(mask_here, weights_here, batch_size)
-                    counts = jax.lax.dynamic_update_index_in_dim(counts, weight, slot, 0)
-                return i + 1, carry, value, values, counts
+                i, carry, _, books = kept
+                arrays = batch(order, mask, i)
+                carry, value = step(carry, *arrays, noise_key)
+                return i + 1, carry, value, noted(books, arrays, value, before + i)
 
-            start = (within, carry, jnp.zeros_like(values[0]), values, counts)
-            i, carry, _, values, counts = jax.lax.while_loop(goes_on, body, start)
-            return carry, position - within + i, values, counts
+            def probed(kept):
+                i, carry, _, (values, counts, (seen, previous)) = kept
+                arrays = batch(order, mask, i)
+                slot = (carry.step - started) // probe.every
+                carry, value, found, previous = probe.step(carry, *arrays, noise_key, previous)
+                seen = jax.tree.map(lambda a, one: jax.lax.dynamic_update_index_in_dim(a, one, slot, 0), seen, found)
+                return i + 1, carry, value, noted((values, counts, (seen, previous)), arrays, value, before + i)
+
+            def stretch(kept):
+                # the branch is taken apart from the plain steps, for a buffer that passes through one is copied
+                kept = jax.lax.cond(kept[1].step % probe.every == 0, probed, lambda kept: kept, kept)
+                until = jnp.minimum(end, kept[0] + -kept[1].step % probe.every)
+                return jax.lax.while_loop(functools.partial(goes_on, end=until), body, kept)
+
+            start = (within, carry, jnp.zeros_like(books[0][0]), tuple(books))
+            i, carry, _, books = jax.lax.while_loop(goes_on, body if probe is None else stretch, start)
+            return carry, position - within + i, *books
 
         def goes_on(kept):
-            _, position, values, _ = kept
+            _, position, values, *_ = kept
             more = position < last
             return more & ((position == first) | jnp.isfinite(values[position - first - 1])) if stops else more
 
-        value = jax.eval_shape(
-            lambda order, mask: step(carry, *batch(order, mask, 0), noise_key)[1],
-            *epoch_order(order_key, epoch, x.shape[0], batch_size),
-        )
+        first_batch = jax.eval_shape(lambda: batch(*epoch_order(order_key, epoch, x.shape[0], batch_size), 0))
+        value = jax.eval_shape(lambda *arrays: step(carry, *arrays, noise_key)[1], *first_batch)
         counts = None if weights is None else jnp.zeros(most, jnp.float32)
-        return jax.lax.while_loop(goes_on, an_epoch, (carry, first, jnp.zeros(most, value.dtype), counts))
+        seen = None
+        if probe is not None:
+            started = carry.step + -carry.step % probe.every  # the first step that is probed
+            found = jax.eval_shape(lambda *arrays: probe.step(carry, *arrays, noise_key, previous)[2], *first_batch)
+            slots = probe.slots(most)
+            seen = jax.tree.map(lambda a: jnp.zeros((slots, *a.shape), a.dtype), found), previous
+        return jax.lax.while_loop(goes_on, an_epoch, (carry, first, jnp.zeros(most, value.dtype), counts, seen))
 
     return run
 

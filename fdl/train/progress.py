@@ -1,7 +1,9 @@
 """What a run shows while it goes: a bar on a terminal, a line now and then elsewhere, nothing when not wanted."""
 
+import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 _SECONDS_BETWEEN_LINES = 2.0
@@ -20,6 +22,7 @@ class Progress:
         self._done = done
         self._last_line = time.perf_counter()
         self._timed_from: tuple[float, int] | None = None  # (time, steps): after the first call, which compiles
+        self._asked, self._finding = -math.inf, ""
         self._bar: Any = None
         self._task: Any = None
 
@@ -43,8 +46,9 @@ class Progress:
         self._bar.start()
         self._task = self._bar.add_task("compiling", total=self._total, completed=self._done)
 
-    def update(self, epoch: int, step: int, figures: dict[str, float]) -> None:
-        """epoch: how many ended. step: how many were taken since the start of the run. figures: what to show."""
+    def update(self, epoch: int, step: int, figures: dict[str, float], finding: Callable[[], str] | str = "") -> None:
+        """epoch: how many ended. step: how many were taken since the start of the run. figures: what to show.
+        finding: what the doctor says, or a function that finds out, asked every two seconds."""
         if not self._shown:
             return
         self._done, now = step, time.perf_counter()
@@ -53,7 +57,13 @@ class Progress:
             self._timed_from = (now, step)
         since, before = self._timed_from
         pace = [] if first or now == since else [f"{(step - before) / (now - since):,.0f} steps/s"]
-        text = "  ".join([*(f"{name} {value:.4g}" for name, value in figures.items()), *pace])
+        if callable(finding):
+            if now - self._asked > _SECONDS_BETWEEN_LINES or step >= self._total:
+                self._asked, self._finding = now, finding()
+            finding = self._finding
+        text = "  ".join(
+            [*(f"{name} {value:.4g}" for name, value in figures.items()), *pace, *([finding] if finding else [])]
+        )
         if self._bar is not None:
             self._bar.update(self._task, completed=step, description=text)
         elif first or step >= self._total or now - self._last_line > _SECONDS_BETWEEN_LINES:

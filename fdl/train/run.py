@@ -27,7 +27,9 @@ from fdl.train.loop import MOST_STEPS, batches_in, compiled, epoch_order, steps_
 from fdl.train.placement import Placement
 from fdl.train.source import Block
 from fdl.train.step import Carry, make_step
+from fdl.train.watching import Watch, probe_of
 
+MOST_CHARTS = 256  # on the device in one call of the loop
 MOST_ROLLBACKS = 8  # then the updates are 1/256 of what was asked for
 _MOMENT = 0.1  # seconds that a call should take: long beside the 0.2 ms it costs, short for a display or a signal
 
@@ -45,6 +47,12 @@ class Recipe:
     precision: str | None
     accumulate: int
     batch_size: int
+    doctor: int | None  # chart every so many-th step
+
+    @property
+    def most(self) -> int:
+        """Steps in one call: charts are larger than losses."""
+        return MOST_STEPS if self.doctor is None else min(MOST_STEPS, MOST_CHARTS * self.doctor)
 
 
 @functools.lru_cache(maxsize=64)
@@ -55,7 +63,8 @@ def _program(recipe: Recipe) -> Callable:
 def _steps(recipe: Recipe, local: Callable) -> Callable:
     r = recipe
     step = make_step(r.computes, r.loss, r.optimizer, r.penalty, r.gradient, r.accumulate)
-    return steps_between(step, r.batch_size, local=local)
+    probe = None if r.doctor is None else probe_of(r, r.doctor)
+    return steps_between(step, r.batch_size, local=local, most=r.most, probe=probe)
 
 
 @jax.jit
@@ -100,6 +109,10 @@ class Run:
         self.divergence: Divergence | None = None
         self.bad_loss = math.nan  # of the step that diverged
         self.rollbacks = 0
+        self.watch = None if recipe.doctor is None else Watch(recipe.doctor)
+        self._previous: Any = None  # the gradient of the last step that was examined
+        if recipe.doctor is not None:
+            self._previous = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), carry.params)
         self.marks: tuple[Carry, Carry] | None = None  # the starts of the best epoch and of the present one
         self.lowest = math.inf  # the mean loss of the best epoch
         self._finite_at_start = np.asarray(finite_leaves(carry))
@@ -108,7 +121,7 @@ class Run:
             self._program = _program(recipe)
         else:
             self._program = compiled(
-                _steps(recipe, placement.rows), out_shardings=(shardings, *(placement.replicated,) * 3)
+                _steps(recipe, placement.rows), out_shardings=(shardings, *(placement.replicated,) * 4)
             )
 
     # ---- steps ----
@@ -121,9 +134,9 @@ class Run:
     def advance(self, last: int) -> int:
         """Takes the steps up to `last`, or to the end of the block, or to the one that diverges. Returns how many."""
         block = self.source.block(self.position)
-        last = min(last, self.position + MOST_STEPS, *([] if block.end is None else [block.end]))
+        last = min(last, self.position + self.recipe.most, *([] if block.end is None else [block.end]))
         before = copied(self.carry)
-        carry, losses, counts = self._call(block, self.carry, last)
+        carry, losses, counts, seen = self._call(block, self.carry, last)
         taken = len(losses)
         if not (taken == last - self.position and math.isfinite(losses[-1]) and self._is_finite(carry)):
             taken = self._diverged(block, before, carry, losses)
@@ -131,21 +144,24 @@ class Run:
         else:
             self.carry = carry
         self._count(losses, counts)
+        if self.watch is not None:
+            charts, self._previous = seen
+            self.watch.add(charts, self.position, self.position + taken)
         self.position += taken
         return taken
 
-    def _call(self, block: Block, carry: Carry, last: int) -> tuple[Carry, np.ndarray, np.ndarray]:
+    def _call(self, block: Block, carry: Carry, last: int) -> tuple[Carry, np.ndarray, np.ndarray, Any]:
         first, end = self.position - block.start, last - block.start
-        carry, position, values, counts = self._program(
-            carry, block.x, block.target, block.weights, self.key, block.epoch, first, end
+        carry, position, values, counts, seen = self._program(
+            carry, block.x, block.target, block.weights, self.key, block.epoch, first, end, self._previous
         )
         losses = np.asarray(values)[: int(position) - first]
         if counts is not None:
-            return carry, losses, np.asarray(counts)[: len(losses)]
+            return carry, losses, np.asarray(counts)[: len(losses)], seen
         n, size = block.x.shape[0], self.recipe.batch_size
         per_epoch = batches_in(n, size)
         within = np.arange(first, first + len(losses)) % per_epoch
-        return carry, losses, np.where(within == per_epoch - 1, n - (per_epoch - 1) * size, size)
+        return carry, losses, np.where(within == per_epoch - 1, n - (per_epoch - 1) * size, size), seen
 
     def _is_finite(self, carry: Carry) -> bool:
         # what an optimizer starts with at infinity (the best loss so far) may stay there
@@ -238,6 +254,8 @@ class Run:
         self.position, self.lowest = int(best.step), math.inf
         self._sum = self._weight = 0.0
         del self.epochs[self.epoch :]
+        if self.watch is not None:
+            self.watch.forget_from(self.position)
         return True
 
     # ---- the whole run as a value ----

@@ -83,7 +83,7 @@ def programs(plan: Plan, fixed: tuple[tuple[str, Static], ...], layout: str, mos
         model, loss, optimizer, penalty = plan.make(settings | hyper)
         step = make_step(model, loss, optimizer, penalty, plan.gradient, plan.accumulate)
         run = steps_between(step, plan.batch_size, stops=False, most=most)
-        carry, _, values, _ = run(carry, x, target, None, key, 0, first, last)
+        carry, _, values, *_ = run(carry, x, target, None, key, 0, first, last)
         return carry, values
 
     def figures(hyper, carry, x, target):

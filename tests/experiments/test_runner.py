@@ -419,3 +419,13 @@ def test_relative_difference():
 def test_the_package_exports_what_experiments_use():
     package = importlib.import_module("experiments")
     assert {"Settings", "Figure", "Table", "claim", "not_run"} <= set(dir(package))
+
+
+def test_a_damaged_file_ends_the_run_with_2_and_one_line(toys, capsys):
+    source = """from fdl.errors import DataError\n
+def run(settings):
+    yield "reads"
+    raise DataError("folder/file", "at byte 3: is cut\\nshort")
+"""
+    assert toys("damaged", damaged=source) == 2
+    assert capsys.readouterr().err == "experiments: folder/file: at byte 3: is cut short\n"

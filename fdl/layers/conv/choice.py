@@ -222,5 +222,7 @@ def dw_part(geometry: Geometry, channels: int, size: int) -> tuple[Part, int]:
 def _by_chunks(function: Callable, arrays: tuple, numbers: int, budget: int, dtype: Any) -> Any:
     """The function makes `numbers` of one example; 0 if it needs no chunks."""
     examples = arrays[0].shape[0]
+    if not isinstance(examples, int):  # a symbol, of jax.export: only one at a time divides every number
+        return formulations.cut_up(function, arrays, 1) if numbers else function(*arrays)
     chunk = max(1, min(budget // (numbers * dtype.itemsize), examples // 2)) if numbers else examples
     return formulations.in_chunks(function, arrays, chunk)

@@ -240,8 +240,12 @@ def in_chunks(function: Callable, arrays: tuple, chunk: int) -> Any:
     """(per example, sums) = function(*arrays), over `chunk` examples at a time: what it makes on the way stays in the cache."""
     examples = arrays[0].shape[0]
     chunk = max(n for n in range(1, max(1, min(chunk, examples)) + 1) if examples % n == 0) if examples else 0
-    if chunk in (0, examples):
-        return function(*arrays)
+    return function(*arrays) if chunk in (0, examples) else cut_up(function, arrays, chunk)
+
+
+def cut_up(function: Callable, arrays: tuple, chunk: int) -> Any:
+    """The same for a chunk that divides the number of examples, which may be a symbol."""
+    examples = arrays[0].shape[0]
     cut = lambda a: a.reshape(examples // chunk, chunk, *a.shape[1:])
     shapes = jax.eval_shape(function, *(jax.ShapeDtypeStruct((chunk, *a.shape[1:]), a.dtype) for a in arrays))
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes[1])

@@ -79,7 +79,7 @@ def gated(variant: str, gate: str, activation: str) -> Cell:
         summands = [a[:, :-size]] if "x" in fed else []
         summands += [h @ weights["u_g"]] if "h" in fed else []
         summands += [row(weights["b_g"])] if "b" in fed else []
-        gate, gate_kept = g(jnp.broadcast_to(sum(summands[1:], summands[0]), (len(h), gates * size)))
+        gate, gate_kept = g(jnp.broadcast_to(sum(summands[1:], summands[0]), (h.shape[0], gates * size)))
         z, r = gate[:, :size], gate[:, -size:]
         n, n_kept = f(a[:, -size:] + (r * h) @ weights["u_n"] + row(weights["b_n"]))
         return {"h": (1 - z) * h + z * n}, (gate, gate_kept, n, n_kept)

@@ -1,4 +1,4 @@
-"""The command line: python -m fdl check PACKAGE.MODULE:NAME ...
+"""The command python -m fdl check PACKAGE.MODULE:NAME ...
 
     python -m fdl check mylib.losses:huber --arg float32[7,3] --arg float32[7,3] --option delta=2.0
     python -m fdl check mylib.losses:huber --reference mylib.losses:plain_huber --json
@@ -21,7 +21,6 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,9 @@ class _Unusable(Exception):
     """Something on the command line that cannot be used: the message says what, and what was wanted."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fdl", description="Deep learning with every backward by hand.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="is a backward pass right?", description=_check.__doc__)
+def add_to(commands: Any) -> None:
+    """The command and its arguments."""
+    check = commands.add_parser("check", help="is a backward pass right?", description=run.__doc__)
     check.add_argument(
         "candidate", metavar="PACKAGE.MODULE:NAME", help="an fdl.Op, a Layer, or a function that JAX can differentiate"
     )
@@ -58,7 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         help="if wrong, write the smallest failing case found as a pytest file",
     )
-    settings = parser.parse_args(argv)
+    check.set_defaults(run=run)
+
+
+def run(settings: argparse.Namespace) -> int:
+    """Compares the gradients of a function with those of a reference. Exit code: 0 right, 1 wrong, 2 undecided or could
+    not run."""
     try:
         return _check(settings)
     except (_Unusable, InputError, InputTypeError) as error:
@@ -69,8 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(settings: argparse.Namespace) -> int:
-    """Compares the gradients of a function with those of a reference. Exit code: 0 right, 1 wrong, 2 undecided or could
-    not run."""
     from fdl.check.layer import report_on
     from fdl.layer import Layer
 
@@ -150,7 +150,7 @@ def _told(error: BaseException, lines: int = 3) -> str:
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []) if note.startswith("fdl"))
     at = ""
     for frame in traceback.extract_tb(error.__traceback__):
-        if "site-packages" not in frame.filename and not Path(frame.filename).is_relative_to(Path(__file__).parent):
+        if "site-packages" not in frame.filename and not Path(frame.filename).is_relative_to(Path(__file__).parents[1]):
             at = f", at {Path(frame.filename).name}:{frame.lineno}"
     builtin = at if at and ":" in at and not at.startswith(", at <") else ""
     return f"{type(error).__name__}: {said}{builtin}{notes}"
