@@ -27,8 +27,9 @@ def launch(argv: Sequence[str], count: int) -> int:
         members = []
         for index in range(count):
             env = os.environ | {INDEX: str(index), ADDRESS: address}
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} if index else {}
-            members.append(subprocess.Popen([*command, *(["--out", nowhere] if index else [])], env=env, **quiet))
+            where = ["--out", nowhere] if index else []
+            out, err = (subprocess.DEVNULL, subprocess.PIPE) if index else (None, None)
+            members.append(subprocess.Popen([*command, *where], env=env, stdout=out, stderr=err))
         try:
             return _wait(members)
         finally:

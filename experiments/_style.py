@@ -1,49 +1,24 @@
-"""The look of every figure, in one place: readable at the size at which the page shows it, and to colour-blind eyes.
-
-A half figure is 4.8 inches wide: two stand beside each other on a desktop and one fills a phone, with text of about
-10 px there. Line colours are those of Okabe and Ito (2008), told apart under all common colour deficiencies; where two
-curves lie on each other they also differ in line style.
-"""
+"""The look of every figure of the experiments: that of the doctor's pictures, set once for the process."""
 
 from typing import Any
 
-BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
-GREY, INK = "#8A8F98", "#22262B"
-CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
-POSITIVE, NEGATIVE = "#B2182B", "#2166AC"  # the ends of DIVERGING: red raises, blue lowers
-
-HALF, WIDE = 4.8, 10.0  # inches
-
-_RC: Any = {
-    "figure.facecolor": "white",
-    "figure.dpi": 100,
-    "savefig.dpi": 200,
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 11,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": "#5A6068",
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E3E6EA",
-    "grid.linewidth": 0.8,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 10,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "image.cmap": SEQUENTIAL,
-    "figure.constrained_layout.w_pad": 0.1,
-    "figure.constrained_layout.h_pad": 0.1,
-    "text.color": INK,
-}
+from fdl.doctor import style
+from fdl.doctor.style import BLUE as BLUE
+from fdl.doctor.style import CYCLE as CYCLE
+from fdl.doctor.style import DIVERGING as DIVERGING
+from fdl.doctor.style import GREEN as GREEN
+from fdl.doctor.style import GREY as GREY
+from fdl.doctor.style import HALF as HALF
+from fdl.doctor.style import INK as INK
+from fdl.doctor.style import NEGATIVE as NEGATIVE
+from fdl.doctor.style import ORANGE as ORANGE
+from fdl.doctor.style import POSITIVE as POSITIVE
+from fdl.doctor.style import PURPLE as PURPLE
+from fdl.doctor.style import RC as RC
+from fdl.doctor.style import SEQUENTIAL as SEQUENTIAL
+from fdl.doctor.style import SKY as SKY
+from fdl.doctor.style import VERMILION as VERMILION
+from fdl.doctor.style import WIDE as WIDE
 
 
 def use() -> None:
@@ -52,7 +27,7 @@ def use() -> None:
     from cycler import cycler
 
     matplotlib.use("Agg")
-    matplotlib.rcParams.update(_RC)
+    matplotlib.rcParams.update(RC)
     matplotlib.rcParams["axes.prop_cycle"] = cycler(color=CYCLE)
 
 
@@ -61,10 +36,7 @@ def figure(
 ) -> tuple[Any, Any]:
     """(figure, axes) in the shared style, laid out so that nothing overlaps; `options` go to `Figure.subplots`."""
     use()
-    from matplotlib.figure import Figure
-
-    made = Figure(figsize=(width, height), layout="constrained")
-    return made, made.subplots(rows, columns, **options)
+    return style.figure(rows, columns, width=width, height=height, **options)
 
 
 def picture(axes: Any) -> Any:

@@ -146,12 +146,12 @@ def fit(
     streams = hasattr(data, "prefetched")
     if streams and weights is not None:
         refuse(where, "weights was given with a stream; pass them to fdl.data.stream(x, target, weights)")
-    spec_x, spec_target = data.specs[:2] if streams else (None, None)
-    if not streams:
-        data = checked_data(where, data)
-        spec_x, spec_target = data
-        weights = _checked_weights(where, weights, data[0])
-        require_finite(where, *data, weights)
+    if streams:
+        spec_x, spec_target = data.specs[:2]
+    else:
+        data = spec_x, spec_target = checked_data(where, data)
+        weights = _checked_weights(where, weights, spec_x)
+        require_finite(where, spec_x, spec_target, weights)
     if valid is not None:
         valid = checked_data(f"{where}(valid)", valid)
         require_finite(f"{where}(valid)", *valid, None)
@@ -174,7 +174,8 @@ def fit(
         seed = int(jax.random.bits(train_key, dtype=jnp.uint32))
         source: Any = Streamed(data, seed, batch_size, placement.data)
     else:
-        source = InMemory(*placement.data((*data, weights)), batch_size)
+        x, target, weights = placement.data((spec_x, spec_target, weights))
+        source = InMemory(x, target, weights, batch_size)
     if valid is not None:
         valid = placement.data(valid)
     recipe = Recipe(
@@ -214,18 +215,19 @@ def fit(
         def try_to_save() -> None:
             """A disk that is full for a while costs no run: only the last save has to succeed."""
             nonlocal next_try
-            if time.monotonic() < next_try and store.signal is None:
+            stops = store is not None and store.signal is not None
+            if time.monotonic() < next_try and not stops:
                 return
             try:
                 save()
             except CheckpointError as error:
-                if store.signal is not None:
+                if stops:
                     raise
                 next_try = time.monotonic() + _SECONDS_BEFORE_ANOTHER_TRY
                 _warn(f"{error}. Going on, and trying again in {_SECONDS_BEFORE_ANOTHER_TRY} s")
 
         def leave_if_told() -> None:
-            if store is None or store.signal is None:
+            if store is None or store.signal is None or settings is None:
                 return
             told = f"step {saved_at} is saved in {settings.folder}; continue it with resume=True"
             print(f"{where}: stopped by {store.signal.name}; {told}", file=sys.stderr)

@@ -57,15 +57,16 @@ def scalable(optimizer: Any) -> Any:
     import optax
 
     full = optax.with_extra_args_support(optimizer)
+    made: Any = optax.GradientTransformationExtraArgs
 
     def init(params):
         return Scaled(optimizer.init(params), jnp.ones((), jnp.float32))
 
-    def update(grads, state, params=None, **more):
+    def update(grads: Any, state: Any, params: Any = None, **more: Any) -> Any:
         updates, inner = full.update(grads, state.inner, params, **more)
         return jax.tree.map(lambda u: u * state.factor.astype(u.dtype), updates), Scaled(inner, state.factor)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return made(init, update)
 
 
 @jax.jit

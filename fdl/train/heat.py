@@ -9,6 +9,7 @@ from fdl.train.fit import Result
 from fdl.train.halving import Halving
 from fdl.train.loop import batches_in
 from fdl.train.run import Pace
+from fdl.train.step import Carry
 from fdl.train.team import Team
 
 
@@ -26,7 +27,7 @@ class Heat:
         self.histories: dict[str, np.ndarray] = {}
         self._alive = np.arange(size)
         self._trained = np.zeros(size, int)  # epochs
-        self._stopped: dict[int, object] = {}
+        self._stopped: dict[int, Carry] = {}
         self._sums, self._weight = np.zeros(size), 0.0
 
     @property

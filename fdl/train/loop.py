@@ -87,7 +87,8 @@ def steps_between(
             values, counts, seen = kept
             values = jax.lax.dynamic_update_index_in_dim(values, value, slot, 0)
             if counts is not None:
-                weight = weight_of(*arrays[2:], batch_size)
+                _, _, mask_here, weights_here = arrays
+                weight = weight_of(mask_here, weights_here, batch_size)
                 counts = jax.lax.dynamic_update_index_in_dim(counts, weight, slot, 0)
             return values, counts, seen
 
@@ -108,7 +109,7 @@ def steps_between(
                 carry, value = step(carry, *arrays, noise_key)
                 return i + 1, carry, value, noted(books, arrays, value, before + i)
 
-            def probed(kept):
+            def probed(kept, probe: Any = probe):
                 i, carry, _, (values, counts, (seen, previous)) = kept
                 arrays = batch(order, mask, i)
                 slot = (carry.step - started) // probe.every
@@ -116,7 +117,7 @@ def steps_between(
                 seen = jax.tree.map(lambda a, one: jax.lax.dynamic_update_index_in_dim(a, one, slot, 0), seen, found)
                 return i + 1, carry, value, noted((values, counts, (seen, previous)), arrays, value, before + i)
 
-            def stretch(kept):
+            def stretch(kept, probe: Any = probe):
                 # the branch is taken apart from the plain steps, for a buffer that passes through one is copied
                 kept = jax.lax.cond(kept[1].step % probe.every == 0, probed, lambda kept: kept, kept)
                 until = jnp.minimum(end, kept[0] + -kept[1].step % probe.every)
@@ -134,11 +135,11 @@ def steps_between(
         first_batch = jax.eval_shape(lambda: batch(*epoch_order(order_key, epoch, x.shape[0], batch_size), 0))
         value = jax.eval_shape(lambda *arrays: step(carry, *arrays, noise_key)[1], *first_batch)
         counts = None if weights is None else jnp.zeros(most, jnp.float32)
-        seen = None
+        seen, started = None, carry.step
         if probe is not None:
             started = carry.step + -carry.step % probe.every  # the first step that is probed
-            found = jax.eval_shape(lambda *arrays: probe.step(carry, *arrays, noise_key, previous)[2], *first_batch)
-            slots = probe.slots(most)
+            look, slots = probe.step, probe.slots(most)
+            found = jax.eval_shape(lambda *arrays: look(carry, *arrays, noise_key, previous)[2], *first_batch)
             seen = jax.tree.map(lambda a: jnp.zeros((slots, *a.shape), a.dtype), found), previous
         return jax.lax.while_loop(goes_on, an_epoch, (carry, first, jnp.zeros(most, value.dtype), counts, seen))
 

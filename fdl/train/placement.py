@@ -37,7 +37,8 @@ class Placement:
         """The same whole copy on every device."""
         if self.mesh is None:
             return jax.tree.map(jax.numpy.asarray, arrays)
-        return jax.tree.map(lambda a: _put(a, self.replicated), arrays)
+        sharding = NamedSharding(self.mesh, P())
+        return jax.tree.map(lambda a: _put(a, sharding), arrays)
 
     def local(self, arrays: Any) -> Any:
         """What a run returns: arrays that this process holds whole, where several processes trained."""
@@ -56,7 +57,8 @@ class Placement:
     def params(self, params: Any) -> Any:
         if self.mesh is None:
             return params
-        return jax.tree.map(lambda a: _put(a, NamedSharding(self.mesh, self._spec(a))), params)
+        mesh = self.mesh
+        return jax.tree.map(lambda a: _put(a, NamedSharding(mesh, self._spec(a))), params)
 
     def carry(self, carry: Any) -> Any:
         shardings = self.of_carry(carry)
@@ -66,8 +68,9 @@ class Placement:
         """The sharding of everything that a step changes: optimizer state of a parameter's shape lies where the parameter does."""
         if self.mesh is None:
             return None
+        mesh = self.mesh
         specs = {a.shape: self._spec(a) for a in jax.tree.leaves(carry.params)}
-        return jax.tree.map(lambda a: NamedSharding(self.mesh, specs.get(a.shape, P())), carry)
+        return jax.tree.map(lambda a: NamedSharding(mesh, specs.get(a.shape, P())), carry)
 
     def _spec(self, array: Any) -> P:
         pieces = self.mesh.shape.get("model", 1) if self.mesh is not None else 1
@@ -79,7 +82,7 @@ class Placement:
 def _put(array: Any, sharding: NamedSharding) -> Any:
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_put(jax.random.key_data(array), sharding), impl=jax.random.key_impl(array))
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         return jax.jit(lambda a: a, out_shardings=sharding)(array)

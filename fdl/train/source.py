@@ -4,7 +4,6 @@ A position is a number of steps since the start of the run. A source says which 
 how far they reach; within them the loop numbers the steps from `start`, and their order is a function of (key, `epoch`).
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +42,7 @@ class Streamed:
         ends = np.cumsum([batches_in(size, batch_size) for size in stream.sizes])
         self._ends = [int(end) for end in ends]
         self.per_epoch = self._ends[-1]
-        self._chunks: Iterator | None = None
+        self._chunks: Any = None  # a generator
         self._block: Block | None = None
 
     def block(self, position: int) -> Block:

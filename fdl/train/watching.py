@@ -24,16 +24,17 @@ def probe_of(recipe: Any, every: int) -> Probe:
     """The probe of a run's recipe."""
     from fdl.doctor.examine import examine_step
 
+    examine: Any = examine_step
+
     optimizer = recipe.optimizer if recipe.penalty is None else _Penalised(recipe.optimizer, recipe.penalty)
 
     def step(carry: Carry, x, target, mask, weights, key, previous):
         noise = jax.random.fold_in(key, carry.step) if recipe.model.stochastic else None
-        chart, (value, state), grads, stepped = examine_step(
+        chart, (value, state), grads, (updates, opt_state) = examine(
             *(recipe.model, recipe.loss, carry.params, carry.state, x, target, noise, optimizer, carry.opt_state),
             **{"mask": mask, "weights": weights, "step": carry.step, "previous": previous},
             **{"sample": SAMPLE, "noise": None, "spectrum": 0, "leak": False},
         )
-        updates, opt_state = stepped
         if recipe.penalty is not None:
             value = value + recipe.penalty(carry.params).astype(value.dtype)
         params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), carry.params, updates)

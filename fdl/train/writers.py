@@ -217,6 +217,9 @@ class _TensorBoard:
     def __call__(self, event: Event) -> None:
         if self._writer is None:
             self._start(event.step)
+        self._write_all(event)
+
+    def _write_all(self, event: Event) -> None:
         make = self._library.summary
         for name, value in event.figures.items():
             self._write(event.step, summary=make.scalar(name, float(value)))

@@ -1,5 +1,7 @@
 """What fit takes besides data and an optimizer: accumulation, precision, early stopping, callbacks."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,8 +20,8 @@ X = (rng.normal(size=(50, 3)) + 3 * Y[:, None]).astype(np.float32)
 MODEL = fdl.serial(fdl.dense(8), fdl.tanh(), fdl.dense(2))
 
 
-def train(data=(X, Y), *, model=MODEL, loss=CE, **kwargs):
-    settings = {"key": KEY, "epochs": 3, "batch_size": 16, "progress": False} | kwargs
+def train(data: Any = (X, Y), *, model: Any = MODEL, loss: Any = CE, **kwargs: Any) -> Any:
+    settings: dict[str, Any] = {"key": KEY, "epochs": 3, "batch_size": 16, "progress": False} | kwargs
     return fdl.train.fit(model, loss, settings.pop("optimizer", optax.sgd(0.2, momentum=0.9)), data, **settings)
 
 

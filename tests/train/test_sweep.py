@@ -19,6 +19,7 @@ from fdl.train.grid import Takers, groups, members
 
 CE = fdl.losses.softmax_cross_entropy_with_integer_labels
 HUBER = fdl.losses.huber
+train: Any = fdl.train.sweep
 rng = np.random.default_rng(1)
 Y = (np.arange(50) % 2).astype(np.int32)
 X = (rng.normal(size=(50, 3)) + 3 * Y[:, None]).astype(np.float32)
@@ -39,7 +40,7 @@ GRID = {"learning_rate": [0.1, 0.3], "momentum": [0.0, 0.9], "rate": [0.2], "see
 
 @pytest.mark.parametrize("layout", ["vmap", "map"])
 def test_a_member_is_the_run_that_fit_would_make(layout):
-    sweep = fdl.train.sweep(net, CE, optax.sgd, (X, Y), valid=(X, Y), grid=GRID, layout=layout, **SETTINGS)
+    sweep = train(net, CE, optax.sgd, (X, Y), valid=(X, Y), grid=GRID, layout=layout, **SETTINGS)
     assert len(sweep) == 8 and sweep.settings == ("learning_rate", "momentum", "rate", "seed")
     for number in (0, 5):
         row, alone, member = sweep.rows()[number], fitted(sweep.rows()[number]), sweep.member(number)
@@ -57,7 +58,7 @@ def test_a_member_is_the_run_that_fit_would_make(layout):
 def test_partial_epochs_penalties_accumulation_and_precision_as_in_fit():
     more = {"steps": 7, "accumulate": 2, "precision": "bfloat16", "valid": None}
     grid = {"strength": [0.1, 0.01], "learning_rate": [0.1]}
-    sweep = fdl.train.sweep(net(0.1), CE, optax.sgd, (X, Y), penalty=fdl.regularizers.l2, grid=grid, **SETTINGS | more)
+    sweep = train(net(0.1), CE, optax.sgd, (X, Y), penalty=fdl.regularizers.l2, grid=grid, **(SETTINGS | more))
     row = {"rate": 0.1, "learning_rate": 0.1, "momentum": None, "seed": 0}
     alone = fitted(row, penalty=fdl.regularizers.l2(0.01), **more)
     np.testing.assert_allclose(sweep.member(1).history["loss"], alone.history["loss"], rtol=1e-3)
@@ -66,7 +67,7 @@ def test_partial_epochs_penalties_accumulation_and_precision_as_in_fit():
 
 def test_options_of_the_loss_and_the_scale_of_the_start():
     grid = {"delta": [0.1, 5.0], "init_scale": [0.0, 2.0], "learning_rate": [0.0]}
-    sweep = fdl.train.sweep(fdl.serial(fdl.dense(2)), HUBER, optax.sgd, (X, X[:, :2]), grid=grid, **SETTINGS)
+    sweep = train(fdl.serial(fdl.dense(2)), HUBER, optax.sgd, (X, X[:, :2]), grid=grid, **SETTINGS)
     start, _ = fdl.serial(fdl.dense(2)).init(jax.random.split(jax.random.key(0))[0], (3,))
     for number, row in enumerate(sweep.rows()):
         params = jax.tree.map(lambda a, s=row["init_scale"]: a * s if a.ndim > 1 else a, start)
@@ -78,11 +79,9 @@ def test_a_member_that_diverges_spoils_nothing():
     explosive = optax.sgd
     grid = {"learning_rate": [0.05, 1e30, 0.1], "seed": [0]}
     model, data = fdl.serial(fdl.dense(2)), (X, X[:, :2])
-    sweep = fdl.train.sweep(model, fdl.losses.mean_squared_error, explosive, data, grid=grid, **SETTINGS)
+    sweep = train(model, fdl.losses.mean_squared_error, explosive, data, grid=grid, **SETTINGS)
     assert sweep.table["diverged"].tolist() == [False, True, False]
-    calm = fdl.train.sweep(
-        model, fdl.losses.mean_squared_error, explosive, data, grid={"learning_rate": [0.05, 0.1]}, **SETTINGS
-    )
+    calm = train(model, fdl.losses.mean_squared_error, explosive, data, grid={"learning_rate": [0.05, 0.1]}, **SETTINGS)
     for a, b in ((0, 0), (2, 1)):
         np.testing.assert_allclose(sweep.member(a).history["loss"], calm.member(b).history["loss"], rtol=1e-6)
     assert sweep.order().tolist()[-1] == 1 and np.isfinite(sweep.best().history["loss"]).all()
@@ -90,7 +89,7 @@ def test_a_member_that_diverges_spoils_nothing():
 
 def test_what_is_no_floating_number_makes_a_program_of_its_own():
     grid = {"features": [3, 4], "rate": [0.0, 0.1], "learning_rate": [0.1]}
-    sweep = fdl.train.sweep(net, CE, optax.sgd, (X, Y), grid=grid, **SETTINGS | {"epochs": 1})
+    sweep = train(net, CE, optax.sgd, (X, Y), grid=grid, **(SETTINGS | {"epochs": 1}))
     assert [r["features"] for r in sweep.rows()] == [3, 3, 4, 4]
     assert [sweep.member(i).params["dense_0"]["w"].shape[1] for i in range(4)] == [3, 3, 4, 4]
     rows = members("sweep", {"a": [1, 2], "b": [0.5, 1.5], "seed": [0, 1]})
@@ -101,9 +100,7 @@ def test_what_is_no_floating_number_makes_a_program_of_its_own():
 def test_halving_stops_the_worse_members():
     grid = {"learning_rate": [0.0, 0.001, 0.3, 0.1], "momentum": [0.5], "rate": [0.0]}
     halving = fdl.train.Halving(2)
-    sweep = fdl.train.sweep(
-        net, CE, optax.sgd, (X, Y), valid=(X, Y), grid=grid, halving=halving, **SETTINGS | {"epochs": 6}
-    )
+    sweep = train(net, CE, optax.sgd, (X, Y), valid=(X, Y), grid=grid, halving=halving, **(SETTINGS | {"epochs": 6}))
     assert sorted(sweep.table["epochs"].tolist()) == [2, 2, 4, 6]
     assert set(np.flatnonzero(sweep.table["epochs"] == 2)) == {0, 1}
     best = int(np.flatnonzero(sweep.table["epochs"] == 6)[0])
@@ -116,16 +113,16 @@ def test_halving_stops_the_worse_members():
 def test_the_same_sweep_again_compiles_nothing():
     settings = SETTINGS | {"grid": {"learning_rate": [0.1]}, "valid": (X, Y)}
     model = fdl.serial(fdl.dense(3), fdl.tanh(), fdl.dense(2))
-    fdl.train.sweep(model, CE, optax.sgd, (X, Y), **settings)
+    train(model, CE, optax.sgd, (X, Y), **settings)
     with pytest.MonkeyPatch.context() as patch:
         compiled = []
         patch.setattr("fdl.train.team.make_step", lambda *args: compiled.append(args))
-        fdl.train.sweep(model, CE, optax.sgd, (X, Y), **settings | {"grid": {"learning_rate": [0.2]}})
+        train(model, CE, optax.sgd, (X, Y), **(settings | {"grid": {"learning_rate": [0.2]}}))
     assert not compiled
 
 
 def test_the_table_reads_well():
-    sweep = fdl.train.sweep(net(0.0), CE, optax.sgd, (X, Y), grid={"learning_rate": [0.0, 0.3]}, **SETTINGS)
+    sweep = train(net(0.0), CE, optax.sgd, (X, Y), grid={"learning_rate": [0.0, 0.3]}, **SETTINGS)
     head, first, second = str(sweep).splitlines()
     assert head.split() == ["learning_rate", "seed", "loss", "epochs", "steps", "diverged"]
     assert first.split()[0] == "0.3" and second.split()[0] == "0" and len({len(head), len(first), len(second)}) == 1
@@ -171,7 +168,7 @@ def test_devices_and_padding():
 def test_bad_settings(change, message):
     settings = {"grid": {"learning_rate": [0.1]}, "data": (X, Y)} | SETTINGS | change
     with pytest.raises((InputError, InputTypeError), match=message):
-        fdl.train.sweep(net(0.0), CE, optax.sgd, settings.pop("data"), **settings)
+        train(net(0.0), CE, optax.sgd, settings.pop("data"), **settings)
 
 
 def test_everybody_gets_what_it_asks_for():

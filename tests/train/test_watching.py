@@ -1,6 +1,7 @@
 """fit(doctor=n): the run is the same, every n-th step is charted, and what is charted is that step's batch."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,14 @@ OPTIMIZER = optax.sgd(0.2, momentum=0.9)
 PENALTY = fdl.regularizers.l2(1e-2)
 
 
-def train(**kwargs):
-    settings = {"key": KEY, "steps": 14, "batch_size": 16, "progress": False, "penalty": PENALTY} | kwargs
+def train(**kwargs: Any) -> Any:
+    settings: dict[str, Any] = {
+        "key": KEY,
+        "steps": 14,
+        "batch_size": 16,
+        "progress": False,
+        "penalty": PENALTY,
+    } | kwargs
     return fdl.train.fit(settings.pop("model", MODEL), CE, settings.pop("optimizer", OPTIMIZER), (X, Y), **settings)
 
 
@@ -51,7 +58,10 @@ def test_every_third_step_is_charted_with_its_own_batch(watched):
     chart = fdl.doctor.examine(
         *(MODEL, CE, before.params, before.state, jnp.asarray(X)[order[2]], jnp.asarray(Y)[order[2]]),
         *(jax.random.fold_in(noise_key, 6), OPTIMIZER, before.opt_state),
-        **{"mask": mask[2], "noise": None, "spectrum": 0, "leak": False},
+        mask=mask[2],
+        noise=None,
+        spectrum=0,
+        leak=False,
     )
     for name in ("loss", "error", "growth", "gradient", "weight", "output_rms"):
         np.testing.assert_allclose(getattr(charts, name)[2], getattr(chart, name), rtol=1e-4, err_msg=name)
@@ -60,7 +70,7 @@ def test_every_third_step_is_charted_with_its_own_batch(watched):
         *(before.params, before.state, jnp.asarray(X)[order[2]], jnp.asarray(Y)[order[2]]),
         *(jax.random.fold_in(noise_key, 6), mask[2]),
     )
-    updates, _ = OPTIMIZER.update(grads, before.opt_state, before.params)
+    updates: Any = OPTIMIZER.update(grads, before.opt_state, before.params)[0]
     want = [np.linalg.norm(updates["first"]["b"]), np.linalg.norm(updates["first"]["w"])]
     place = [charts.parameters.index(f"first/{leaf}") for leaf in ("b", "w")]
     np.testing.assert_allclose(charts.update[2][place], want, rtol=1e-4)
