@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 
 from fdl.backprop import counted, deltas, value_and_grad
-from fdl.compose import rebuilt
 from fdl.layer import Layer
 from fdl.op import Op
 from fdl.train.precision import computed_in
@@ -99,6 +98,8 @@ def origin(
     """Where the step from `carry` on this batch (x, target, mask, weights, noise) leaves the finite numbers."""
     import optax
 
+    from fdl.doctor.watch import observed
+
     x, target, mask, weights, noise = batch
     step = int(carry.step) + 1
 
@@ -116,14 +117,14 @@ def origin(
         return None
 
     within = (lambda model: model) if precision is None else (lambda model: computed_in(model, precision))
-    outputs: dict[str, Any] = {}
-    watched_model, inner = within(watched(model, outputs)), within(model)
+    watching, notes = observed(model)
+    watched, inner = within(watching), within(model)
     target_here, mask_here, weights_here = counted(x, target, mask, weights)
-    walk = watched_model.apply if gradient == "manual" else watched_model.equation
+    walk = watched.apply if gradient == "manual" else watched.equation
     y, new_state = walk(carry.params, carry.state, x, train=True, key=noise, mask=mask_here)
-    for name, output in outputs.items():
-        if not bool(jnp.isfinite(output).all()):
-            return found("output", name, "", output)
+    for name, seen in notes.layers.items():
+        if not bool(jnp.isfinite(seen.y).all()):
+            return found("output", name, "", seen.y)
     values = loss(y, target_here) if gradient == "manual" or not isinstance(loss, Op) else loss.equation(y, target_here)
     if weights_here is not None:
         values = jnp.where(
@@ -153,24 +154,3 @@ def origin(
         if (bad := first(stage, tree)) is not None:
             return bad
     return found("loss", "", "", value)
-
-
-def watched(model: Layer, outputs: dict[str, Any], path: str = "") -> Layer:
-    """The same model, which writes the output of every layer into `outputs` as it runs, in the order of `model.names`."""
-    if model.layers:
-        children = tuple((name, watched(layer, outputs, f"{path}{name}/")) for name, layer in model.layers)
-        return rebuilt(model, children)
-
-    def run(walk, params, state, x):
-        y, state, residuals = model._run(walk, params, state, x)
-        outputs[path.rstrip("/") or model.name] = y
-        return y, state, residuals
-
-    return Layer(
-        model.name,
-        init=model._init,
-        run=run,
-        backward=model._backward,
-        stochastic=model.stochastic,
-        examples=model.examples,
-    )
