@@ -5,9 +5,10 @@ from fdl.train.early_stopping import EarlyStopping
 from fdl.train.evaluate import accuracy, evaluate
 from fdl.train.event import Event
 from fdl.train.find_learning_rate import LearningRates, find_learning_rate
-from fdl.train.fit import Result, fit
+from fdl.train.fit import fit
 from fdl.train.guard import Divergence
 from fdl.train.halving import Halving
+from fdl.train.result import Result
 from fdl.train.runtime import Tuning, tune_runtime
 from fdl.train.sweep import Sweep, sweep
 from fdl.train.writers import csv_writer, jsonl_writer, tensorboard_writer

@@ -1,60 +1,32 @@
 """Training: `fit` runs compiled loops of steps and returns what it learned and how it went."""
 
 import contextlib
-import dataclasses
 import os
-import sys
 import time
 import warnings
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fdl.backprop import require_loss, require_model, require_penalty
 from fdl.errors import refuse, require_array, require_count, require_key, shown
 from fdl.layer import Layer, Params, State
 from fdl.op import Op
-from fdl.train.checkpoint import Checkpoint, CheckpointError, Store, open_store
+from fdl.train.checkpoint import Checkpoint
 from fdl.train.early_stopping import Best, EarlyStopping, checked_early_stopping
 from fdl.train.evaluate import Metric, checked_data, checked_metrics, evaluate
 from fdl.train.event import Event
 from fdl.train.guard import Divergence, scalable
+from fdl.train.keeper import Keeper, identity_of, keeping
 from fdl.train.placement import Placement
 from fdl.train.precision import computed_in
 from fdl.train.progress import Progress
+from fdl.train.result import Result, result_of
 from fdl.train.run import Pace, Recipe, Run, copied
 from fdl.train.source import InMemory, Streamed
 from fdl.train.step import Carry, require_optimizer
-
-_SECONDS_BEFORE_ANOTHER_TRY = 30
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What `fit` returns. history: one entry per epoch, {"loss", "valid_loss", "valid_accuracy", ...} as numpy arrays.
-
-    divergence: None, or where the run stopped being finite; params, state and opt_state are then the last finite ones.
-    best_epoch: from 1, where early stopping returned an earlier epoch's parameters. charts, findings: of `fit(doctor=n)`.
-    """
-
-    params: Params
-    state: State
-    history: dict[str, np.ndarray]
-    opt_state: Any
-    steps: int
-    divergence: Divergence | None = None
-    best_epoch: int | None = None
-    charts: Any = dataclasses.field(default=None, repr=False)
-    findings: tuple[Any, ...] = ()
-
-    def __repr__(self) -> str:
-        numbers = {name: values for name, values in self.history.items() if len(values) and values.dtype.kind == "f"}
-        last = "".join(f", {name} {values[-1]:.4g}" for name, values in numbers.items())
-        return f"Result(steps={self.steps}{last}{f', diverged: {self.divergence}' if self.divergence else ''})"
 
 
 def fit(
@@ -192,124 +164,97 @@ def fit(
     if on_divergence == "rollback":
         run.mark()
 
-    total = epochs * source.per_epoch if steps is None else steps
-    by_epoch = valid is not None or bool(callbacks) or early is not None or on_divergence == "rollback"
-    started = time.perf_counter()
-    unfinished = None  # the figures of a last epoch that did not end
-    with contextlib.ExitStack() as stack:
-        stack.callback(source.close)
-        store, saved_at, identity, next_try = None, None, {}, 0.0
-        if settings is not None:
-            store = stack.enter_context(open_store(settings))
-            identity = _identity(recipe, data, weights, key, on_divergence)
-            saved_at = _continue(run, store, settings.folder, identity, resume)
-        bar = stack.enter_context(Progress(progress and jax.process_index() == 0, total, run.position))
+    trainer = _Trainer(run, valid, measured, callbacks, patience, on_divergence == "rollback", progress)
+    with (
+        contextlib.closing(source),
+        keeping(run, settings, identity_of(recipe, data, weights, key, on_divergence)) as keeper,
+    ):
+        keeper.go_on(resume)
+        unfinished = trainer.train(epochs * source.per_epoch if steps is None else steps, keeper)
+    return result_of(run, unfinished, patience and early is not None and early.restore_best)
 
-        def save() -> None:
-            nonlocal saved_at
-            if store is not None and saved_at != run.position:
-                best = run.best is not None and run.best.epoch == run.epoch
-                store.save(run.position, run.arrays(), run.facts() | {"identity": identity, "best": best})
-                saved_at = run.position
 
-        def try_to_save() -> None:
-            """A disk that is full for a while costs no run: only the last save has to succeed."""
-            nonlocal next_try
-            stops = store is not None and store.signal is not None
-            if time.monotonic() < next_try and not stops:
-                return
-            try:
-                save()
-            except CheckpointError as error:
-                if stops:
-                    raise
-                next_try = time.monotonic() + _SECONDS_BEFORE_ANOTHER_TRY
-                _warn(f"{error}. Going on, and trying again in {_SECONDS_BEFORE_ANOTHER_TRY} s")
+class _Trainer:
+    """What happens around the calls of the loop."""
 
-        def leave_if_told() -> None:
-            if store is None or store.signal is None or settings is None:
-                return
-            told = f"step {saved_at} is saved in {settings.folder}; continue it with resume=True"
-            print(f"{where}: stopped by {store.signal.name}; {told}", file=sys.stderr)
-            raise SystemExit(store.exit_code)
+    def __init__(
+        self,
+        run: Run,
+        valid: Any,
+        metrics: tuple[Metric, ...],
+        callbacks: tuple[Callable[[Event], Any], ...],
+        patience: bool,
+        rolls_back: bool,
+        progress: bool,
+    ):
+        self._run, self._valid, self._metrics, self._callbacks = run, valid, metrics, callbacks
+        self._patience, self._rolls_back = patience, rolls_back
+        self._progress = progress and jax.process_index() == 0
+        self._started = time.perf_counter()
+        self._by_epoch = valid is not None or bool(callbacks) or run.best is not None or rolls_back
 
-        def validated() -> dict[str, float]:
-            if valid is None:
-                return {}
-            of_valid = evaluate(model, loss, run.carry.params, run.carry.state, valid, metrics=measured)
-            return {f"valid_{name}": float(figure) for name, figure in of_valid.items()}
-
-        def closed_epochs(since: int) -> bool:
-            """Validation, early stopping and callbacks; whether to stop."""
-            if not by_epoch or run.epoch == since:
-                return False
-            row = run.epochs[-1]
-            row |= validated()
-            stop = False
-            if run.best is not None:
-                if run.best.update(where, run.epoch, row):
-                    run.best_arrays = copied((run.carry.params, run.carry.state))
-                stop = patience and run.best.exhausted
-            if callbacks:
-                seconds = time.perf_counter() - started
-                event = Event(run.epoch, run.position, dict(row), seconds, (run.carry.params, run.carry.state))
-                stop = any([callback(event) is True for callback in callbacks]) or stop
-            if on_divergence == "rollback":
-                run.mark()
-            return stop
-
-        pace = Pace(min(source.per_epoch, 64))
-        stopped = patience and run.best is not None and run.best.exhausted
-        while run.position < total and not stopped and run.divergence is None:
-            last = min(total, run.position + pace.steps)
-            if by_epoch:
-                last = min(last, (run.epoch + 1) * source.per_epoch)
-            if settings is not None and settings.steps is not None:
-                last = min(last, (run.position // settings.steps + 1) * settings.steps)
-            since = run.epoch
-            taken = run.advance(last)
-            began = run.divergence
-            if began is not None and on_divergence == "rollback" and run.roll_back(0.5):
-                factor = f"1/{2**run.rollbacks}"
-                _warn(
-                    f"{began}; went back to step {run.position}, from here the updates are {factor} of what was asked for"
-                )
-            elif began is None:
-                stopped = closed_epochs(since)
-            pace.update(taken)
-            bar.update(run.epoch, run.position, _figures(run), "" if run.watch is None else run.watch.worst)
-            if store is not None and run.divergence is None and store.due(run.position):
-                try_to_save()
-                leave_if_told()
+    def train(self, total: int, keeper: Keeper) -> dict[str, Any] | None:
+        """Up to so many steps in all. Returns the figures of a last epoch that did not end."""
+        run, per_epoch = self._run, self._run.source.per_epoch
+        pace = Pace(min(per_epoch, 64))
+        stopped = self._has_waited_enough
+        with Progress(self._progress, total, run.position) as bar:
+            while run.position < total and not stopped and run.divergence is None:
+                ends = [total, run.position + pace.steps, keeper.boundary(run.position)]
+                ends += [(run.epoch + 1) * per_epoch] if self._by_epoch else []
+                before = run.epoch
+                taken = run.advance(min(end for end in ends if end is not None))
+                if run.divergence is not None:
+                    self._roll_back()
+                elif self._by_epoch and run.epoch > before:
+                    stopped = self._end_of_epoch()
+                pace.update(taken)
+                bar.update(run.epoch, run.position, _figures(run), "" if run.watch is None else run.watch.worst)
+                if run.divergence is None:
+                    keeper.save_if_due()
+        unfinished = None
         if run.divergence is not None:
-            _warn(_divergence_told(run, run.divergence, gradient))
+            _warn(_divergence_told(run, run.divergence))
         else:
-            save()
+            keeper.save()
             if run.has_open_epoch:
-                unfinished = {"loss": run.loss_so_far()} | validated()
-        leave_if_told()
-    return _result(run, unfinished, patience and early is not None and early.restore_best)
+                unfinished = {"loss": run.loss_so_far()} | self._validated()
+        keeper.leave_if_told()
+        return unfinished
 
+    @property
+    def _has_waited_enough(self) -> bool:
+        return self._patience and self._run.best is not None and self._run.best.exhausted
 
-def _result(run: Run, unfinished: dict[str, Any] | None, restore_best: bool) -> Result:
-    params, state, opt_state, _ = run.placement.local(run.carry)
-    if run.marks is not None:
-        opt_state = opt_state.inner
-    best_epoch = None
-    if restore_best and run.best is not None and run.best.epoch:
-        (params, state), best_epoch = run.placement.local(run.best_arrays), run.best.epoch
-    rows = [dict(row) for row in run.epochs]
-    if run.divergence is not None:
-        rows.append({"loss": run.bad_loss})
-    elif unfinished is not None:
-        rows.append(unfinished)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    history = {name: np.asarray([row[name] for row in rows if name in row]) for name in names}
-    charts, findings = None, ()
-    if run.watch is not None:
-        charts, findings = run.watch.charts, run.watch.findings(history)
-        history |= run.watch.series(run.source.per_epoch, len(rows))
-    return Result(params, state, history, opt_state, run.position, run.divergence, best_epoch, charts, findings)
+    def _roll_back(self) -> None:
+        began = self._run.divergence
+        if self._rolls_back and self._run.roll_back(0.5):
+            factor = f"1/{2**self._run.rollbacks}"
+            where = f"went back to step {self._run.position}"
+            _warn(f"{began}; {where}, from here the updates are {factor} of what was asked for")
+
+    def _validated(self) -> dict[str, float]:
+        if self._valid is None:
+            return {}
+        (params, state, *_), recipe = self._run.carry, self._run.recipe
+        found = evaluate(recipe.model, recipe.loss, params, state, self._valid, metrics=self._metrics)
+        return {f"valid_{name}": float(figure) for name, figure in found.items()}
+
+    def _end_of_epoch(self) -> bool:
+        """Validation, early stopping and callbacks; whether to stop."""
+        run = self._run
+        row = run.epochs[-1]
+        row |= self._validated()
+        if run.best is not None and run.best.update("train.fit", run.epoch, row):
+            run.best_arrays = copied((run.carry.params, run.carry.state))
+        stop = self._has_waited_enough
+        if self._callbacks:
+            seconds = time.perf_counter() - self._started
+            event = Event(run.epoch, run.position, dict(row), seconds, (run.carry.params, run.carry.state))
+            stop = any([callback(event) is True for callback in self._callbacks]) or stop
+        if self._rolls_back:
+            run.mark()
+        return stop
 
 
 def _figures(run: Run) -> dict[str, float]:
@@ -319,69 +264,17 @@ def _figures(run: Run) -> dict[str, float]:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(f"train.fit: {text}", RuntimeWarning, stacklevel=3)
+    # the caller of fit: beyond this function, a method of _Trainer, train and fit
+    warnings.warn(f"train.fit: {text}", RuntimeWarning, stacklevel=4)
 
 
-def _divergence_told(run: Run, began: Divergence, gradient: str) -> str:
+def _divergence_told(run: Run, began: Divergence) -> str:
     overflow = ', or ask for gradient="manual": the plain equations overflow at large logits'
     return (
         f"the loss became {run.bad_loss} in epoch {began.epoch}; stopped, and kept the state after step {run.position}, the last "
         f"finite one. {began}. Lower the learning rate, or look for a label outside the "
-        f"classes{overflow if gradient == 'autodiff' else ''}"
+        f"classes{overflow if run.recipe.gradient == 'autodiff' else ''}"
     )
-
-
-# ---- checkpoints ----
-
-
-def _continue(run: Run, store: Store, folder: Any, identity: dict[str, Any], resume: bool) -> int | None:
-    """Restores the run that the folder holds, if any; the step at which it was saved."""
-    if store.steps and not resume:
-        refuse(
-            "train.fit",
-            f"the checkpoint folder {folder} holds a run, at step {store.steps[-1]}; pass resume=True to continue it, or "
-            "another folder",
-        )
-    saved = store.newest(run.arrays())
-    if saved is None:
-        return None
-    for name, value in identity.items():
-        before = saved.facts["identity"].get(name)
-        if before != value:
-            refuse(
-                "train.fit",
-                f"{name} is {value}, and {before} in the run saved in {folder}; to continue it pass the same, "
-                "or start another folder",
-            )
-    run.restore(saved.tree, saved.facts)
-    return saved.step
-
-
-def _identity(recipe: Recipe, data: Any, weights: Any, key: Any, on_divergence: str) -> dict[str, Any]:
-    """What has to be the same for a run to be continued."""
-    arrays = data.specs if hasattr(data, "prefetched") else (*data, weights)
-    return {
-        "model": repr(recipe.model),
-        "loss": repr(recipe.loss) if isinstance(recipe.loss, Op) else getattr(recipe.loss, "__name__", "a function"),
-        "penalty": repr(recipe.penalty),
-        "gradient": recipe.gradient,
-        "precision": recipe.precision,
-        "accumulate": recipe.accumulate,
-        "batch_size": recipe.batch_size,
-        "on_divergence": on_divergence,
-        "data": [None if a is None else f"{shown(a)} {_fingerprint(a)}".strip() for a in arrays]
-        + ([repr(data)] if hasattr(data, "prefetched") else []),  # how a stream is cut decides its order
-        "key": [int(word) for word in np.ravel(jax.random.key_data(key))],
-    }
-
-
-def _fingerprint(array: Any) -> str:
-    """A checksum of the first and the last megabyte: another order or another file is noticed, every change is not."""
-    if isinstance(array, jax.ShapeDtypeStruct):
-        return ""
-    rows = max(1, 2**20 // max(1, array[:1].nbytes))
-    ends = (np.asarray(array[:rows]), np.asarray(array[-rows:]))
-    return f"{zlib.crc32(ends[1].tobytes(), zlib.crc32(ends[0].tobytes())):08x}"
 
 
 # ---- the door ----

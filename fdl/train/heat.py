@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fdl.train.fit import Result
 from fdl.train.halving import Halving
 from fdl.train.loop import batches_in
+from fdl.train.result import Result
 from fdl.train.run import Pace
 from fdl.train.step import Carry
 from fdl.train.team import Team

@@ -35,13 +35,14 @@ from fdl.errors import refuse, refuse_type, require_count, shown
 from fdl.layer import Layer
 from fdl.op import Op
 from fdl.train.evaluate import Metric, checked_data, checked_metrics
-from fdl.train.fit import Result, require_finite
+from fdl.train.fit import require_finite
 from fdl.train.grid import Takers, groups, members
 from fdl.train.halving import Halving
 from fdl.train.heat import Heat
 from fdl.train.loop import batches_in
 from fdl.train.placement import checked_mesh
 from fdl.train.progress import Progress
+from fdl.train.result import Result
 from fdl.train.step import require_optimizer
 from fdl.train.team import Plan, Team
 

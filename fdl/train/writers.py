@@ -58,11 +58,8 @@ def tensorboard_writer(folder: str | os.PathLike, *, histograms: bool = False) -
     where = "train.tensorboard_writer"
     folder = _path(where, "folder", folder)
     require_bool(where, "histograms", histograms)
-    try:
-        library = importlib.import_module("tensorboardX")
-    except ImportError as error:
-        raise InputError(where, "tensorboardX is not installed: pip install 'fdl[tensorboard]'") from error
-    return _TensorBoard(folder, histograms, library)
+    tensorboard_library(where)
+    return _TensorBoard(where, folder, histograms)
 
 
 def _path(where: str, name: str, path: Any) -> Path:
@@ -207,46 +204,56 @@ class _Rows:
 _BINS = 30
 
 
-class _TensorBoard:
-    """The callback. It writes the records itself: the library's SummaryWriter keeps them in a queue that flush does not empty."""
+class EventFile:
+    """A file of records for TensorBoard, in a folder; it says that nothing counts that stands in older ones at `step` and later.
 
-    def __init__(self, folder: Path, histograms: bool, library: Any):
-        self._folder, self._histograms, self._library = folder, histograms, library
-        self._writer: Any = None
+    The library's SummaryWriter keeps records in a queue that flush does not empty, so the records are written here.
+    """
+
+    def __init__(self, where: str, folder: Path, step: int):
+        self.make = tensorboard_library(where).summary
+        files = importlib.import_module("tensorboardX.event_file_writer")
+        self._record = importlib.import_module("tensorboardX.proto.event_pb2").Event
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = files.EventsWriter(str(folder / "events"), f".{secrets.token_hex(4)}")
+        except OSError as error:
+            reason = error.strerror or error
+            refuse(where, f"folder is {str(folder)!r}, which cannot be written ({reason}); name another")
+        self.write(step, session_log={"status": "START"})
+
+    def write(self, step: int, **content: Any) -> None:
+        self._writer.write_event(self._record(step=step, wall_time=time.time(), **content))
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+
+def tensorboard_library(where: str) -> Any:
+    try:
+        return importlib.import_module("tensorboardX")
+    except ImportError as error:
+        raise InputError(where, "tensorboardX is not installed: pip install 'fdl[tensorboard]'") from error
+
+
+class _TensorBoard:
+    """The callback."""
+
+    def __init__(self, where: str, folder: Path, histograms: bool):
+        self._where, self._folder, self._histograms = where, folder, histograms
+        self._file: EventFile | None = None
 
     def __call__(self, event: Event) -> None:
-        if self._writer is None:
-            self._start(event.step)
-        self._write_all(event)
-
-    def _write_all(self, event: Event) -> None:
-        make = self._library.summary
+        if self._file is None:
+            self._file = EventFile(self._where, self._folder, event.step)
+        file = self._file
         for name, value in event.figures.items():
-            self._write(event.step, summary=make.scalar(name, float(value)))
+            file.write(event.step, summary=file.make.scalar(name, float(value)))
         if self._histograms:
             for path, array in jax.tree_util.tree_flatten_with_path(event.params)[0]:
                 name = f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}"
                 finite = np.asarray(array, np.float32).ravel()
                 finite = finite[np.isfinite(finite)]
                 if finite.size:
-                    self._write(event.step, summary=make.histogram(name, finite, _BINS))
-        self._writer.flush()
-
-    def _start(self, step: int) -> None:
-        """A file of its own, which says that nothing counts that stands in older ones at this step and later."""
-        files = importlib.import_module("tensorboardX.event_file_writer")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            suffix = f".{secrets.token_hex(4)}"
-            self._writer = files.EventsWriter(str(self._folder / "events"), suffix)
-        except OSError as error:
-            reason = error.strerror or error
-            refuse(
-                "train.tensorboard_writer",
-                f"folder is {str(self._folder)!r}, which cannot be written ({reason}); name another",
-            )
-        self._write(step, session_log={"status": "START"})
-
-    def _write(self, step: int, **content: Any) -> None:
-        record = importlib.import_module("tensorboardX.proto.event_pb2").Event
-        self._writer.write_event(record(step=step, wall_time=time.time(), **content))
+                    file.write(event.step, summary=file.make.histogram(name, finite, _BINS))
+        file.flush()
