@@ -165,10 +165,8 @@ def fit(
         run.mark()
 
     trainer = _Trainer(run, valid, measured, callbacks, patience, on_divergence == "rollback", progress)
-    with (
-        contextlib.closing(source),
-        keeping(run, settings, identity_of(recipe, data, weights, key, on_divergence)) as keeper,
-    ):
+    identity = {} if settings is None else identity_of(recipe, data, weights, key, on_divergence)
+    with contextlib.closing(source), keeping(run, settings, identity) as keeper:
         keeper.go_on(resume)
         unfinished = trainer.train(epochs * source.per_epoch if steps is None else steps, keeper)
     return result_of(run, unfinished, patience and early is not None and early.restore_best)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HELD = ["{'data': 1}", "{'data': 2}", "{'data': 8}", "{'data': 2, 'model': 4}"]
+HELD = ["{'data': 2}", "{'data': 8}", "{'data': 2, 'model': 4}"]
 HELD += ["an explicit mesh is used with automatic axes", "a batch that cannot be cut is refused"]
 
 
