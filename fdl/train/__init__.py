@@ -1,4 +1,16 @@
-"""Training: the hot loop, evaluation, progress, checkpoints."""
+"""Training: many steps in one compiled program, many trainings at once, and no run lost.
+
+| file                              | what                                                                              |
+|-----------------------------------|-----------------------------------------------------------------------------------|
+| fit.py                            | `fit`: the door, and what happens around the calls of the loop                     |
+| step.py, loop.py, shuffle.py      | one step; the compiled loop over steps; the order of the examples                  |
+| run.py, source.py, guard.py       | a run between two calls; where its batches come from; where it stops being finite  |
+| keeper.py, checkpoint/            | when a run is saved, and what is written                                           |
+| sweep.py, grid.py, team.py, heat.py, halving.py | many members at once                                                 |
+| placement.py, precision.py        | meshes; 16 bits                                                                    |
+| early_stopping.py, watching.py, progress.py, event.py, writers.py, result.py | what is decided, shown, told and returned |
+| evaluate.py, find_learning_rate.py, runtime.py | beside a training                                                     |
+"""
 
 from fdl.train.checkpoint import Checkpoint, CheckpointError, Saved, checkpoints, restore
 from fdl.train.early_stopping import EarlyStopping
