@@ -87,15 +87,81 @@ def test_what_runs_for_which_shape():
     def chosen(x, w, **options):
         o = {"strides": 1, "padding": "SAME", "dilation": 1, "groups": 1} | options
         g = geometry("test", jnp.zeros(x), jnp.zeros(w), **o)
-        return choice.by_winograd(g, x[-1], w[-1]), choice.forward_part(g, *w[-2:])[0]
+        return choice.by_winograd(g, x[-1], w[-1]), choice.by_width(g, w[-2]), choice.forward_part(g, *w[-2:])[0]
 
-    assert chosen((8, 8, 8, 32), (3, 3, 32, 32))[0]
+    assert chosen((8, 8, 8, 32), (3, 3, 32, 32))[:2] == (True, False)
     for strange in ({"strides": 2}, {"dilation": 2}, {"groups": 2}):
         assert not chosen((8, 8, 8, 32), (3, 3, 16 if "groups" in strange else 32, 32), **strange)[0]
     assert not chosen((8, 2, 2, 32), (3, 3, 32, 32))[0], "tiles of mostly padding"
-    assert chosen((8, 8, 8, 1), (5, 5, 1, 6)) == (False, formulations.shifted_forward)
-    assert chosen((8, 8, 8, 3), (3, 3, 3, 32)) == (False, formulations.patches_forward)
-    assert chosen((8, 8, 8, 64), (5, 5, 64, 64)) == (False, formulations.library_forward)
+    assert chosen((8, 8, 8, 1), (5, 5, 1, 6)) == (False, True, formulations.shifted_forward)
+    assert chosen((8, 8, 8, 3), (3, 3, 3, 32)) == (False, True, formulations.patches_forward)
+    assert chosen((8, 8, 8, 64), (5, 5, 64, 64)) == (False, False, formulations.library_forward)
+    assert chosen((8, 8, 8, 3), (3, 3, 3, 32), strides=(2, 1), dilation=(2, 1))[1]
+    for strange in ({"strides": (1, 2)}, {"dilation": (1, 2)}, {"groups": 3}):
+        assert not chosen((8, 8, 8, 3), (3, 3, 1 if "groups" in strange else 3, 33), **strange)[1]
+    assert not chosen((8, 8, 8, 3), (3, 1, 3, 32))[1], "no neighbours"
+
+
+WIDE = [  # x, w and options; odd and even outputs, fewer than a tile, padding of either side, 1 to 3 dimensions
+    ((2, 9, 3), (4, 3, 5), {"padding": "VALID"}),
+    ((2, 2, 1), (2, 1, 3), {"padding": "VALID"}),
+    ((2, 7, 8, 2), (3, 2, 2, 3), {"padding": ((2, 0), (0, 3)), "strides": (2, 1), "dilation": (2, 1)}),
+    ((3, 5, 7, 1), (5, 5, 1, 6), {"padding": "SAME"}),
+    ((1, 3, 4, 6, 2), (2, 2, 3, 2, 3), {"padding": "SAME", "strides": (1, 2, 1)}),
+]
+
+
+@pytest.mark.parametrize("xs, ws, options", WIDE, ids=str)
+def test_several_outputs_at_a_time(xs, ws, options):
+    g = geometry("test", jnp.zeros(xs), jnp.zeros(ws), **{"strides": 1, "dilation": 1, "groups": 1, **options})
+    assert formulations.widens(g)
+    x, w, b, dy = arrays(xs, ws, ws[-1:], (xs[0], *g.outputs, ws[-1]))
+    f64, plain = x.dtype, formulations.patches_forward(x, w, g, x.dtype)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def found(width, x, w, b, dy):
+        cells = formulations.wide_forward(formulations.cells_forward, width)
+        wide = functools.partial(formulations.wide_patches, x, w, geometry=g, accumulate=f64, width=width)
+        return (
+            wide(b=b),
+            wide(b=None),
+            cells(x, w, g, f64),
+            formulations.wide_dw(x, dy, g, f64, width),
+        )
+
+    want = (plain + b.reshape((1,) * (g.rank + 1) + (-1,)), plain, plain, formulations.patches_dw(x, dy, g, f64))
+    for width in (2, 3, 4):
+        assert_close(found(width, x, w, b, dy), want, 1e-13)
+    for wrong in ((x.at[..., -1, 0].multiply(1.001), w, b, dy), (x, w, 1.001 * b, dy), (x, w, b, 1.001 * dy)):
+        with pytest.raises(AssertionError):
+            assert_close(found(2, *wrong), want, 1e-6)
+
+
+def test_few_channels_are_within_8_eps_in_float32_and_16_bits_rounded_once():
+    """26 numbers a patch of the last: some products add the one or two that are left over from a block less carefully."""
+    for xs, ws in (((16, 20, 20, 1), (5, 5, 1, 6)), ((16, 20, 20, 3), (3, 3, 3, 32)), ((64, 100, 1), (25, 1, 20))):
+        x, w, b, dy = arrays(xs, ws, ws[-1:], (*xs[:-1], ws[-1]), dtype=jnp.float32)
+        params = {"w": w / np.float32(np.sqrt(np.prod(ws[:-1]))), "b": b}
+        want = both_ways(op.equation, *jax.tree.map(lambda a: a.astype(jnp.float64), (params, x, dy)))
+        assert_close(both_ways(op, params, x, dy), want, 8 * float(jnp.finfo(jnp.float32).eps))
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, x, dy))
+    want = both_ways(op.equation, *jax.tree.map(lambda a: a.astype(jnp.float64), half))
+    assert_close(both_ways(op, *half), want, 0.6 * float(jnp.finfo(jnp.bfloat16).eps))
+
+
+def test_few_channels_for_any_number_of_examples(monkeypatch):
+    """In chunks that divide it, or exported for a symbol, the same numbers."""
+    x, w, b, dy = arrays((6, 5, 7, 3), (3, 3, 3, 4), (4,), (6, 5, 7, 4), dtype=jnp.float32)
+    params = {"w": w, "b": b}
+    run = lambda params, x, dy: both_ways(op, params, x, dy)
+    want = run(params, x, dy)
+    examples = jax.export.symbolic_shape("n")
+    shape = lambda a: jax.ShapeDtypeStruct((*examples, *a.shape[1:]), a.dtype)
+    exported = jax.export.export(jax.jit(run), platforms=["cpu"])(params, shape(x), shape(dy))
+    assert_close(exported.call(params, x, dy), want, 1e-6)
+    monkeypatch.setattr(choice, "WHOLE", 4 * 7000)
+    jax.clear_caches()
+    assert_close(run(params, x, dy), want, 1e-6)
 
 
 def test_dw_of_a_few_channels_in_the_cache_is_shifted_products():

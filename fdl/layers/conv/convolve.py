@@ -19,7 +19,8 @@ cell: that is the same convolution of dy with s - 1 zeros put between its cells,
 s phases of q + lo, with each s-th cell of the kernel. Groups stay apart: each has its own dw and its own part of dx.
 
 Limits: cells that no output sees (a stride that does not fit, VALID) have dx = 0 exactly. Padding is 0, so NaN or infinity in x
-reaches the outputs that see it and no others, but on CPU for 3x3 kernels of many channels (winograd.py), where it reaches its tiles.
+reaches the outputs that see it and no others, but on CPU for 3x3 kernels of many channels (winograd.py), where it reaches its tiles, and
+for few channels (wide, in formulations.py), where it may reach the next outputs along the last axis.
 
 Shapes: x [N, *S, I], w [*K, I/G, O], b [O] (params may lack it), y [N, *P, O], with P in geometry.py; sequences NTD, images NHWC,
 volumes NDHWC. 16-bit inputs are accumulated in float32 and rounded once. How it is computed: choice.py; `winograd`,
