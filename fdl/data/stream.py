@@ -108,8 +108,13 @@ class Stream:
     def _chunks(
         self, seed: int, epoch: int, index: int, put: Callable[[Chunk], Any]
     ) -> Generator[tuple[int, int, Any], None, None]:
+        import jax
+
+        wide = jax.config.read("jax_enable_x64")
+
         def fetch(epoch: int, index: int) -> tuple[int, int, Any]:
-            return epoch, index, put(self.load(seed, epoch, index))
+            with jax.enable_x64(wide):  # which a context manager sets for its own thread alone
+                return epoch, index, put(self.load(seed, epoch, index))
 
         with ThreadPoolExecutor(1, thread_name_prefix="fdl.data.stream") as thread:
             pending = thread.submit(fetch, epoch, index)

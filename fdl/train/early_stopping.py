@@ -35,6 +35,11 @@ class EarlyStopping:
             refuse("train.EarlyStopping", f'mode is {self.mode!r}, wanted "min", "max" or None')
 
     @property
+    def monitored(self) -> str:
+        """As the message of a run that cannot be continued shows it."""
+        return f"the {'lowest' if self.sign == 1 else 'highest'} {self.monitor}"
+
+    @property
     def sign(self) -> int:
         """1 where smaller is better, -1 where larger is."""
         mode = self.mode or ("max" if self.monitor.endswith(_HIGHER_IS_BETTER) else "min")

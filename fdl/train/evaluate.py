@@ -64,7 +64,14 @@ def measure(model: Layer, loss: Op | Callable, metrics: tuple[tuple[str, Metric]
 
     def batch(params, state, x, target):
         pred, _ = model.apply(params, state, x)
-        return {"loss": loss(pred, target), **{name: metric(pred, target) for name, metric in metrics}}
+        found = {"loss": loss(pred, target), **{name: metric(pred, target) for name, metric in metrics}}
+        for name, values in found.items():
+            if jnp.shape(values)[:1] != x.shape[:1]:
+                refuse(
+                    "train.evaluate",
+                    f"{name} is {shown(jnp.asarray(values))} for {x.shape[0]} examples, wanted one value for each",
+                )
+        return found
 
     def figures(params, state, x, target):
         full, rest = divmod(x.shape[0], batch_size)
@@ -90,14 +97,29 @@ def checked_data(where: str, data: Any) -> tuple[jax.Array, jax.Array]:
         refuse(where, f"x is {shown(x)} and target is {shown(target)}: wanted the same number of examples")
     if x.shape[0] == 0:
         refuse(where, f"x is {shown(x)}: no examples")
-    return jnp.asarray(x), jnp.asarray(target)
+    return _on_device(where, "x", x), _on_device(where, "target", target)
+
+
+def _on_device(where: str, name: str, array: Any) -> jax.Array:
+    if array.dtype != bool and not jnp.issubdtype(array.dtype, jnp.number):
+        refuse_type(where, f"{name} is {shown(array)}, wanted numbers")
+    narrow = jax.dtypes.canonicalize_dtype(array.dtype)
+    is_cut = jnp.issubdtype(array.dtype, jnp.integer) and narrow != array.dtype
+    if is_cut and (array.min() < jnp.iinfo(narrow).min or array.max() > jnp.iinfo(narrow).max):
+        refuse(
+            where,
+            f"{name} is {shown(array)} with numbers that {narrow} cannot hold; enable jax_enable_x64, or renumber",
+        )
+    return jnp.asarray(array)
 
 
 def checked_metrics(where: str, metrics: Any, target: Any) -> tuple[tuple[str, Metric], ...]:
     if metrics is None:
         metrics = ("accuracy",) if jnp.issubdtype(target.dtype, jnp.integer) else ()
-    if isinstance(metrics, str):
+    if isinstance(metrics, str) or callable(metrics):
         metrics = (metrics,)
+    if not isinstance(metrics, tuple | list):
+        refuse_type(where, f"metrics is {shown(metrics)}, wanted a tuple of names and functions")
     named = []
     for metric in metrics:
         if isinstance(metric, str) and metric in _METRICS:
@@ -109,4 +131,8 @@ def checked_metrics(where: str, metrics: Any, target: Any) -> tuple[tuple[str, M
                 where,
                 f"unknown metric {metric!r}; there are {list(_METRICS)}, or pass a function (pred, target) -> values",
             )
+    names = ["loss", *(name for name, _ in named)]
+    for name in names:
+        if names.count(name) > 1:
+            refuse(where, f"two figures are called {name!r}; give the metric's function another __name__")
     return tuple(named)

@@ -10,7 +10,8 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """The end of an epoch. params, state: numpy, copied from the device when they are asked for."""
+    """The end of an epoch. params, state: numpy, copied from the device when they are asked for, while the callback runs: the next
+    step takes their place."""
 
     epoch: int  # from 1
     step: int  # updates since the start of the run

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.backprop import require_loss, require_model, require_penalty
-from fdl.errors import refuse, require_count, require_key
+from fdl.errors import refuse, refuse_type, require_count, require_key, require_number, shown
 from fdl.layer import Layer
 from fdl.op import Op
 from fdl.train.evaluate import checked_data
@@ -70,6 +70,13 @@ def find_learning_rate(
     require_count(where, "steps", steps)
     if steps < 20:
         refuse(where, f"steps is {steps}, wanted at least 20, to tell a slope from noise")
+    for name, rate in (("low", low), ("high", high)):
+        require_number(where, name, rate, 0, math.inf, remedy="it is a learning rate", exclusive=True)
+    if not callable(make_optimizer):
+        refuse_type(
+            where,
+            f"make_optimizer is {shown(make_optimizer)}, wanted a function of a learning rate: optax.sgd, not optax.sgd(0.1)",
+        )
     if not 0 < low < high < math.inf:
         refuse(where, f"low is {low} and high is {high}, wanted 0 < low < high")
     x, target = checked_data(where, data)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from fdl.backprop import require_loss, require_model, require_penalty
-from fdl.errors import refuse, require_array, require_count, require_key, shown
+from fdl.errors import refuse, refuse_type, require_array, require_count, require_key, shown
 from fdl.layer import Layer, Params, State
 from fdl.op import Op
 from fdl.train.checkpoint import Checkpoint
@@ -19,7 +19,8 @@ from fdl.train.early_stopping import Best, EarlyStopping, checked_early_stopping
 from fdl.train.evaluate import Metric, checked_data, checked_metrics, evaluate
 from fdl.train.event import Event
 from fdl.train.guard import Divergence, scalable
-from fdl.train.keeper import Keeper, identity_of, keeping
+from fdl.train.identity import identity_of
+from fdl.train.keeper import Keeper, keeping
 from fdl.train.placement import Placement
 from fdl.train.precision import computed_in
 from fdl.train.progress import Progress
@@ -65,7 +66,7 @@ def fit(
     The last partial batch of an epoch is padded and masked: every example counts once, with equal weight in its batch.
     weights: [N], one per example; what weighs 0 contributes exactly 0. gradient: "manual", or "autodiff" for `jax.grad` of
     the plain equations, which overflow where textbook formulas do (exp of logits above 88 in float32).
-    metrics: see `evaluate`; measured on `valid` after every epoch. params, state: where to start, instead of `model.init`.
+    metrics: see `evaluate`; measured on `valid` after every epoch. params, state: where to start; what is not given is `model.init`'s.
 
     accumulate: cut every batch into so many parts, differentiated one after the other (it must divide batch_size).
     precision: "bfloat16" computes in 16 bits, with parameters, sums and state in float32.
@@ -96,6 +97,7 @@ def fit(
         require_count(where, "steps", steps)
     if on_divergence not in ("stop", "rollback"):
         refuse(where, f'on_divergence is {on_divergence!r}, wanted "stop" or "rollback"')
+    callbacks = _checked_callbacks(where, callbacks)
     settings = checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     if doctor is not None:
         require_count(where, "doctor", doctor)
@@ -135,21 +137,20 @@ def fit(
     placement = Placement(where, mesh, batch_size)
 
     init_key, train_key = jax.random.split(key)
-    if params is None:
-        params, state = model.init(init_key, jax.ShapeDtypeStruct(spec_x.shape[1:], spec_x.dtype))
+    if params is None or state is None:
+        fresh, fresh_state = model.init(init_key, jax.ShapeDtypeStruct(spec_x.shape[1:], spec_x.dtype))
+        params, state = fresh if params is None else params, fresh_state if state is None else state
     if on_divergence == "rollback":
         optimizer = scalable(optimizer)
     # the loop donates what it starts from: the caller's arrays stay the caller's
     params = placement.params(params)
-    carry = placement.carry(copied(Carry(params, state or {}, optimizer.init(params), jnp.zeros((), jnp.int32))))
+    carry = placement.carry(copied(Carry(params, state, optimizer.init(params), jnp.zeros((), jnp.int32))))
     if streams:
         seed = int(jax.random.bits(train_key, dtype=jnp.uint32))
         source: Any = Streamed(data, seed, batch_size, placement.data)
     else:
         x, target, weights = placement.data((spec_x, spec_target, weights))
         source = InMemory(x, target, weights, batch_size)
-    if valid is not None:
-        valid = placement.data(valid)
     recipe = Recipe(
         *(model, model if precision is None else computed_in(model, precision), loss, optimizer, penalty),
         *(gradient, precision, accumulate, batch_size, doctor),
@@ -164,12 +165,28 @@ def fit(
     if on_divergence == "rollback":
         run.mark()
 
-    trainer = _Trainer(run, valid, measured, callbacks, patience, on_divergence == "rollback", progress)
-    identity = {} if settings is None else identity_of(recipe, data, weights, key, on_divergence)
+    trainer = _Trainer(
+        run,
+        None if valid is None else placement.data(valid),
+        measured,
+        callbacks,
+        patience,
+        on_divergence == "rollback",
+        progress,
+    )
+    identity = {}
+    if settings is not None:
+        monitored = None if early_rule is None else early_rule.monitored
+        identity = identity_of(recipe, data, valid, weights, key, on_divergence, monitored)
     with contextlib.closing(source), keeping(run, settings, identity) as keeper:
         keeper.go_on(resume)
         unfinished = trainer.train(epochs * source.per_epoch if steps is None else steps, keeper)
-    return result_of(run, unfinished, patience and early is not None and early.restore_best)
+    result = result_of(run, unfinished, patience and early is not None and early.restore_best)
+    if settings is not None and result.charts is not None and jax.process_index() == 0:
+        from fdl.doctor.record import save
+
+        save(settings.folder, result)  # for `python -m fdl doctor FOLDER`
+    return result
 
 
 class _Trainer:
@@ -267,9 +284,10 @@ def _warn(text: str) -> None:
 
 
 def _divergence_told(run: Run, began: Divergence) -> str:
+    lost = f"the loss became {run.bad_loss}" if began.stage in ("output", "loss") else "the run left the finite numbers"
     overflow = ', or ask for gradient="manual": the plain equations overflow at large logits'
     return (
-        f"the loss became {run.bad_loss} in epoch {began.epoch}; stopped, and kept the state after step {run.position}, the last "
+        f"{lost} in epoch {began.epoch}; stopped, and kept the state after step {run.position}, the last "
         f"finite one. {began}. Lower the learning rate, or look for a label outside the "
         f"classes{overflow if run.recipe.gradient == 'autodiff' else ''}"
     )
@@ -278,13 +296,23 @@ def _divergence_told(run: Run, began: Divergence) -> str:
 # ---- the door ----
 
 
+def _checked_callbacks(where: str, callbacks: Any) -> tuple[Callable[[Event], Any], ...]:
+    found = (callbacks,) if callable(callbacks) else callbacks
+    if not isinstance(found, tuple | list) or not all(map(callable, found)):
+        refuse_type(where, f"callbacks is {shown(callbacks)}, wanted a tuple of functions of an Event")
+    return tuple(found)
+
+
 def _checked_weights(where: str, weights: Any, x: Any) -> Any:
     if weights is None:
         return None
     require_array(where, "weights", weights)
     if weights.ndim == 0 or weights.shape[0] != x.shape[0]:
         refuse(where, f"weights is {shown(weights)} and x is {shown(x)}: wanted one weight per example")
-    return jnp.asarray(weights)
+    weights = jnp.asarray(weights)
+    if weights.dtype != jnp.bool_ and bool((weights < 0).any()):
+        refuse(where, "weights holds negative numbers, wanted at least 0: a negative example would be unlearned")
+    return weights
 
 
 def require_finite(where: str, x: Any, target: Any, weights: Any) -> None:

@@ -11,13 +11,14 @@ optimizer, that of the penalty. Floating numbers enter the program as arrays, on
 import dataclasses
 import inspect
 import itertools
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from fdl.errors import refuse, refuse_type, shown
+from fdl.errors import refuse, refuse_type, require_number, shown
 from fdl.layer import Layer
 from fdl.op import Op, Static
 
@@ -30,8 +31,8 @@ def members(where: str, grid: Any) -> list[dict[str, Any]]:
         for name, values in grid.items():
             if (
                 isinstance(values, str)
-                or not isinstance(values, Sequence | np.ndarray)
-                and not hasattr(values, "tolist")
+                or not isinstance(values, Sequence)
+                and not (hasattr(values, "tolist") and values.ndim)
             ):
                 refuse_type(where, f"grid[{name!r}] is {shown(values)}, wanted a list of values")
             if len(values) == 0:
@@ -148,6 +149,13 @@ class Takers:
     @property
     def scales_init(self) -> bool:
         return INIT_SCALE not in self._taken()["model"]
+
+
+def initial_scale(where: str, row: dict[str, Any]) -> float:
+    """Of a member whose factory does not take it."""
+    scale = row.get(INIT_SCALE, 1.0)
+    require_number(where, INIT_SCALE, scale, -math.inf, math.inf, remedy="it multiplies the initial parameters")
+    return scale
 
 
 def _parameters(factory: Any, made: Any = None, *, optax_type: bool = False) -> set[str]:

@@ -13,7 +13,8 @@ class Halving:
     """Successive halving: after so many epochs, and again after every so many, only the better share goes on.
 
     keep: which share. monitor: the figure that decides, by default the validation loss, or the loss without `valid`; the smaller
-    the better, but for names that end in accuracy.
+    the better, but for names that end in accuracy. Members that differ in what shapes their program (see `fdl.train.grid`) are trained
+    group after group, and each group is halved by itself.
     """
 
     every: int

@@ -4,17 +4,12 @@ import contextlib
 import sys
 import time
 import warnings
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-import numpy as np
-
-from fdl.errors import refuse, shown
-from fdl.op import Op
+from fdl.errors import refuse
 from fdl.train.checkpoint import Checkpoint, CheckpointError, Store, open_store
-from fdl.train.run import Recipe, Run
+from fdl.train.run import Run
 
 _SECONDS_BEFORE_ANOTHER_TRY = 30
 
@@ -86,6 +81,8 @@ class Keeper:
         if self._store is None or self._settings is None or self._store.signal is None:
             return
         told = f"step {self._saved_at} is saved in {self._settings.folder}; continue it with resume=True"
+        if self._saved_at is None:  # it diverged before the first save
+            told = f"nothing is saved in {self._settings.folder}"
         print(f"train.fit: stopped by {self._store.signal.name}; {told}", file=sys.stderr)
         raise SystemExit(self._store.exit_code)
 
@@ -98,30 +95,3 @@ def keeping(run: Run, settings: Checkpoint | None, identity: dict[str, Any]) -> 
         return
     with open_store(settings) as store:
         yield Keeper(run, settings, store, identity)
-
-
-def identity_of(recipe: Recipe, data: Any, weights: Any, key: Any, on_divergence: str) -> dict[str, Any]:
-    """What has to be the same for a run to be continued."""
-    arrays = data.specs if hasattr(data, "prefetched") else (*data, weights)
-    return {
-        "model": repr(recipe.model),
-        "loss": repr(recipe.loss) if isinstance(recipe.loss, Op) else getattr(recipe.loss, "__name__", "a function"),
-        "penalty": repr(recipe.penalty),
-        "gradient": recipe.gradient,
-        "precision": recipe.precision,
-        "accumulate": recipe.accumulate,
-        "batch_size": recipe.batch_size,
-        "on_divergence": on_divergence,
-        "data": [None if a is None else f"{shown(a)} {_fingerprint(a)}".strip() for a in arrays]
-        + ([repr(data)] if hasattr(data, "prefetched") else []),  # how a stream is cut decides its order
-        "key": [int(word) for word in np.ravel(jax.random.key_data(key))],
-    }
-
-
-def _fingerprint(array: Any) -> str:
-    """A checksum of the first and the last megabyte: another order or another file is noticed, every change is not."""
-    if isinstance(array, jax.ShapeDtypeStruct):
-        return ""
-    rows = max(1, 2**20 // max(1, array[:1].nbytes))
-    ends = (np.asarray(array[:rows]), np.asarray(array[-rows:]))
-    return f"{zlib.crc32(ends[1].tobytes(), zlib.crc32(ends[0].tobytes())):08x}"

@@ -20,7 +20,7 @@ _DTYPES = {"bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 def computed_in(model: Layer, precision: str) -> Layer:
     """The same model, computing in "bfloat16" (or "float16", whose gradients underflow below 6e-8: scale the loss yourself)."""
-    if precision not in _DTYPES:
+    if not isinstance(precision, str) or precision not in _DTYPES:
         refuse("train.fit", f"precision is {precision!r}, wanted None or one of {list(_DTYPES)}")
     dtype = Static(jnp.dtype(_DTYPES[precision]))
     return Layer(

@@ -13,7 +13,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,6 +96,13 @@ class Pace:
         self.steps = max(1, min(wanted, 4 * steps, MOST_STEPS))
 
 
+class Mark(NamedTuple):
+    """A run where an epoch began: what it had, and what was the best before it."""
+
+    carry: Carry
+    best_arrays: Any
+
+
 class Run:
     """The state of a run between calls."""
 
@@ -113,7 +120,8 @@ class Run:
         self._previous: Any = None  # the gradient of the last step that was examined
         if recipe.doctor is not None:
             self._previous = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), carry.params)
-        self.marks: tuple[Carry, Carry] | None = None  # the starts of the best epoch and of the present one
+        self.marks: tuple[Mark, Mark] | None = None  # the starts of the best epoch and of the present one
+        self._bests: list[list[Any] | None] = []  # the numbers of the best epoch at these marks
         self.lowest = math.inf  # the mean loss of the best epoch
         self._finite_at_start = np.asarray(finite_leaves(carry))
         shardings = placement.of_carry(carry)
@@ -232,13 +240,14 @@ class Run:
     def mark(self) -> None:
         """To be called where an epoch ends, and at the start, in a run that can go back: to the start of its best epoch, for
         when the loss overflows the parameters have been on their way there for long."""
-        now = copied(self.carry)
+        now, best = Mark(copied(self.carry), self.best_arrays), self._best_so_far()
         if self.marks is None:
-            self.marks = (now, now)
-        elif self.epochs[-1]["loss"] < self.lowest:
-            self.marks, self.lowest = (self.marks[1], now), self.epochs[-1]["loss"]
-        else:
-            self.marks = (self.marks[0], now)
+            self.marks, self._bests = (now, now), [best, best]
+            return
+        kept = 0
+        if self.epochs[-1]["loss"] < self.lowest:
+            kept, self.lowest = 1, self.epochs[-1]["loss"]
+        self.marks, self._bests = (self.marks[kept], now), [self._bests[kept], best]
 
     def roll_back(self, factor: float) -> bool:
         """Goes back to the start of the best epoch with smaller updates; False if that was done too often."""
@@ -246,12 +255,14 @@ class Run:
             return False
         self.divergence = None
         self.rollbacks += 1
-        best = self.marks[0]
-        scaled: Scaled = best.opt_state
+        carry, self.best_arrays = self.marks[0]
+        self._set_best(self._bests[0])
+        scaled: Scaled = carry.opt_state
         lower = jnp.asarray(factor**self.rollbacks, scaled.factor.dtype)
-        best = best._replace(opt_state=scaled._replace(factor=lower))
-        self.marks, self.carry = (best, copied(best)), copied(best)
-        self.position, self.lowest = int(best.step), math.inf
+        carry = carry._replace(opt_state=scaled._replace(factor=lower))
+        mark = Mark(carry, self.best_arrays)
+        self.marks, self._bests, self.carry = (mark, mark), [self._bests[0]] * 2, copied(carry)
+        self.position, self.lowest = int(carry.step), math.inf
         self._sum = self._weight = 0.0
         del self.epochs[self.epoch :]
         if self.watch is not None:
@@ -267,12 +278,12 @@ class Run:
         }
 
     def facts(self) -> dict[str, Any]:
-        best = None if self.best is None else [repr(self.best.value), self.best.epoch, self.best.waited]
         return {
             "position": self.position,
             "epoch_so_far": [repr(self._sum), repr(self._weight)],
             "epochs": [{name: repr(float(value)) for name, value in row.items()} for row in self.epochs],
-            "best_so_far": best,
+            "best_so_far": self._best_so_far(),
+            "best_at_marks": self._bests,
             "rollbacks": [self.rollbacks, repr(self.lowest)],
         }
 
@@ -283,6 +294,13 @@ class Run:
         self.lowest = float(lowest)
         self._sum, self._weight = map(float, facts["epoch_so_far"])
         self.epochs = [{name: float(value) for name, value in row.items()} for row in facts["epochs"]]
-        if self.best is not None:
-            value, self.best.epoch, self.best.waited = facts["best_so_far"]
+        self._set_best(facts["best_so_far"])
+        self._bests = facts["best_at_marks"]
+
+    def _best_so_far(self) -> list[Any] | None:
+        return None if self.best is None else [repr(self.best.value), self.best.epoch, self.best.waited]
+
+    def _set_best(self, kept: list[Any] | None) -> None:
+        if self.best is not None and kept is not None:
+            value, self.best.epoch, self.best.waited = kept
             self.best.value = float(value)

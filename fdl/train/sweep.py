@@ -24,7 +24,7 @@ models and takes large ones one after the other there; elsewhere it batches.
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -36,7 +36,7 @@ from fdl.layer import Layer
 from fdl.op import Op
 from fdl.train.evaluate import Metric, checked_data, checked_metrics
 from fdl.train.fit import require_finite
-from fdl.train.grid import Takers, groups, members
+from fdl.train.grid import Takers, groups, initial_scale, members
 from fdl.train.halving import Halving
 from fdl.train.heat import Heat
 from fdl.train.loop import batches_in
@@ -76,7 +76,7 @@ class Sweep:
         sign = -1.0 if by.endswith("accuracy") else 1.0
         values = np.where(self.table["diverged"], np.inf, sign * self.table[by].astype(np.float64))
         stopped_earlier = -self.table["epochs"]
-        return np.lexsort((np.where(np.isnan(values), np.inf, values), stopped_earlier))
+        return np.lexsort((np.where(np.isnan(values), np.inf, values), stopped_earlier, self.table["diverged"]))
 
     def best(self, by: str | None = None) -> Result:
         """The result of the first member in `order`."""
@@ -165,7 +165,12 @@ def sweep(
     takers = Takers(model_or_factory, loss, make_optimizer, penalty)
     takers.require(where, list(rows[0]))
     checked = checked_metrics(where, metrics, target)
+    _refuse_columns(where, rows[0], [name for name, _ in checked])
     plan = Plan(takers, gradient, precision, accumulate, batch_size, layout, mesh, checked)
+    for row in rows:
+        plan.make(row)  # the programs get numbers that are traced, which no factory can refuse
+        if takers.scales_init:
+            initial_scale(where, row)
     per_epoch = batches_in(x.shape[0], batch_size)
     total = epochs * per_epoch if steps is None else steps
     found: list[Result | None] = [None] * len(rows)
@@ -179,6 +184,16 @@ def sweep(
                 found[n] = result
     results = tuple(result for result in found if result is not None)
     return _tabulated(rows, results, time.perf_counter() - started)
+
+
+def _refuse_columns(where: str, names: Iterable[str], metrics: list[str]) -> None:
+    own = {"epochs", "steps", "diverged", "loss", "valid_loss", *(f"valid_{name}" for name in metrics)}
+    for name in names:
+        if name in own:
+            refuse(
+                where,
+                f"the setting {name!r} has the name of a column of the table; call the factory's parameter otherwise",
+            )
 
 
 def _tabulated(rows: list[dict[str, Any]], results: tuple[Result, ...], seconds: float) -> Sweep:

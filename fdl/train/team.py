@@ -74,8 +74,8 @@ def programs(plan: Plan, fixed: tuple[tuple[str, Static], ...], layout: str, mos
         model, _, optimizer, _ = plan.make(settings | hyper)
         init_key, train_key = jax.random.split(jax.random.key(seed))
         params, state = model.init(init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-        if INIT_SCALE in hyper and plan.takers.scales_init:
-            scale = hyper[INIT_SCALE]
+        if INIT_SCALE in (known := settings | hyper) and plan.takers.scales_init:
+            scale = jnp.asarray(known[INIT_SCALE])
             params = jax.tree.map(lambda a: a * scale.astype(a.dtype) if a.ndim > 1 else a, params)
         return Carry(params, state, optimizer.init(params), jnp.zeros((), jnp.int32)), train_key
 
@@ -159,8 +159,10 @@ class Team:
         return {name: np.asarray(values) for name, values in found.items()}
 
     def results(self) -> list[Carry]:
-        """Every member's own arrays, as numpy."""
-        arrays = jax.tree.map(np.asarray, self.carry)
+        """Every member's own arrays, as numpy; keys stay keys."""
+        arrays = jax.tree.map(
+            lambda a: a if jnp.issubdtype(a.dtype, jax.dtypes.extended) else np.asarray(a), self.carry
+        )
         return [jax.tree.map(lambda a, place=place: a[place], arrays) for place in range(self._size)]
 
     def _dealt(self, program: Callable, own: tuple, shared: tuple) -> Any:
@@ -170,8 +172,14 @@ class Team:
             return program(*own, *shared)
         bounds = np.linspace(0, self._size, self._parts + 1).astype(int)
         shares = [chosen(own, np.arange(a, b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+        wide = jax.config.read("jax_enable_x64")
+
+        def one(share: Any) -> Any:
+            with jax.enable_x64(wide):  # which a context manager sets for its own thread alone
+                return jax.block_until_ready(program(*share, *shared))
+
         with ThreadPoolExecutor(self._parts) as pool:
-            done = list(pool.map(lambda share: jax.block_until_ready(program(*share, *shared)), shares))
+            done = list(pool.map(one, shares))
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), *done)
 
     def _spread(self, program: Callable, own: tuple, shared: tuple) -> Any:

@@ -6,11 +6,13 @@ the device until the call of the loop ends.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from fdl.backprop import value_and_grad
 from fdl.train.loop import Probe
 from fdl.train.step import Carry
 
@@ -22,14 +24,18 @@ RECENT = 16  # charts that the finding shown on the way looks at
 
 def probe_of(recipe: Any, every: int) -> Probe:
     """The probe of a run's recipe."""
+    import optax
+
     from fdl.doctor.examine import examine_step
 
     examine: Any = examine_step
-
-    optimizer = recipe.optimizer if recipe.penalty is None else _Penalised(recipe.optimizer, recipe.penalty)
+    asks_for_more = isinstance(recipe.optimizer, optax.GradientTransformationExtraArgs)
+    gradients = value_and_grad(recipe.model, recipe.loss, recipe.penalty)
 
     def step(carry: Carry, x, target, mask, weights, key, previous):
         noise = jax.random.fold_in(key, carry.step) if recipe.model.stochastic else None
+        batch = (carry.state, x, target, noise, mask, weights)
+        optimizer = _Stepper(recipe, (lambda params: gradients(params, *batch)[0][0]) if asks_for_more else None)
         chart, (value, state), grads, (updates, opt_state) = examine(
             *(recipe.model, recipe.loss, carry.params, carry.state, x, target, noise, optimizer, carry.opt_state),
             **{"mask": mask, "weights": weights, "step": carry.step, "previous": previous},
@@ -43,16 +49,22 @@ def probe_of(recipe: Any, every: int) -> Probe:
     return Probe(every, step)
 
 
-class _Penalised:
-    """An optimizer that sees the gradient of loss and penalty together."""
+class _Stepper:
+    """An optimizer that sees the gradient of loss and penalty together and, if it asks for more, what `make_step` gives it."""
 
-    def __init__(self, optimizer: Any, penalty: Any):
-        self._optimizer, self._penalty = optimizer, penalty
+    def __init__(self, recipe: Any, value_fn: Callable | None):
+        self._optimizer, self._penalty, self._value_fn = recipe.optimizer, recipe.penalty, value_fn
 
     def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        cost, kept = self._penalty.recorded(params)
-        (dparams,) = self._penalty.backward(kept, jax.numpy.ones_like(cost))
-        return self._optimizer.update(jax.tree.map(jax.numpy.add, grads, dparams), state, params)
+        if self._penalty is not None:
+            cost, kept = self._penalty.recorded(params)
+            (dparams,) = self._penalty.backward(kept, jax.numpy.ones_like(cost))
+            grads = jax.tree.map(jax.numpy.add, grads, dparams)
+        if self._value_fn is None:
+            return self._optimizer.update(grads, state, params)
+        return self._optimizer.update(
+            grads, state, params, value=self._value_fn(params), grad=grads, value_fn=self._value_fn
+        )
 
 
 class Watch:

@@ -228,6 +228,9 @@ class EventFile:
     def flush(self) -> None:
         self._writer.flush()
 
+    def close(self) -> None:
+        self._writer.close()
+
 
 def tensorboard_library(where: str) -> Any:
     try:
