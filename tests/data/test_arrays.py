@@ -128,7 +128,7 @@ def test_headers_are_matched_in_any_order_and_spacing(tmp_path):
         (saved(np.asarray([{}])), "objects are never unpickled"),
         (saved(X)[:-1], "1 bytes short of the 11 x 3 x 2 entries of float32"),
         (saved(X) + b"\0", "the file goes on after"),
-        (gzip.compress(saved(X))[:-1], "cut short"),
+        (gzip.compress(saved(X), mtime=0)[:-1], "cut short"),
         (saved(np.asarray([[1.0, 2.0], [3.0, np.nan]])), "the array holds nan, first at [1, 1]"),
         (saved(np.asarray(-np.inf)), "the array holds -inf, first at []"),
         (saved(Y > 2)[:-1] + b"\2", "a boolean is neither 0 nor 1"),
