@@ -227,7 +227,10 @@ def test_other_numbers_of_images_and_labels(tmp_path):
         (b"<html>404 Not Found</html>", "begins with 3c 68 74 6d"),
         (b"\x1f\x8b", "cut short"),
         (b"\x1f", "3 bytes short of the magic number"),
-        (gzip.compress(gzip.compress(MNIST[IMAGES], mtime=0), mtime=0), "of the unpacked contents: the file begins with 1f 8b"),
+        (
+            gzip.compress(gzip.compress(MNIST[IMAGES], mtime=0), mtime=0),
+            "of the unpacked contents: the file begins with 1f 8b",
+        ),
     ],
 )
 def test_another_kind_of_file(tmp_path, data, words):
