@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fdl.train.halving import Halving
-from fdl.train.loop import batches_in
+from fdl.train.loop import batches_in, examples_in
 from fdl.train.result import Result
 from fdl.train.run import Pace
 from fdl.train.step import Carry
@@ -60,9 +60,7 @@ class Heat:
         position = self.position
         while losses.shape[1]:
             here = min(losses.shape[1], self._per_epoch - position % self._per_epoch)
-            within = (position + np.arange(here)) % self._per_epoch
-            rest = self._examples - (self._per_epoch - 1) * self._batch_size
-            counts = np.where(within == self._per_epoch - 1, rest, self._batch_size).astype(np.float64)
+            counts = examples_in(self._examples, self._batch_size, position, position + here).astype(np.float64)
             with np.errstate(invalid="ignore", over="ignore"):
                 self._sums[self._alive] += losses[:, :here].astype(np.float64) @ counts
             self._weight += counts.sum()

@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fdl.train.shuffle import permutation
 from fdl.train.step import Step, weight_of
@@ -30,6 +31,13 @@ MOST_STEPS = 16_384  # in one call: the length of its array of losses
 
 def batches_in(examples: int, batch_size: int) -> int:
     return math.ceil(examples / batch_size)
+
+
+def examples_in(examples: int, batch_size: int, first: int, end: int) -> np.ndarray:
+    """[end - first] how many examples the batches of these steps hold, counted from the start of an epoch."""
+    per_epoch = batches_in(examples, batch_size)
+    is_last = np.arange(first, end) % per_epoch == per_epoch - 1
+    return np.where(is_last, examples - (per_epoch - 1) * batch_size, batch_size)
 
 
 def epoch_order(key: Any, epoch: Any, examples: int, batch_size: int) -> tuple[jax.Array, jax.Array | None]:

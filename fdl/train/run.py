@@ -23,7 +23,7 @@ from fdl.layer import Layer
 from fdl.op import Op
 from fdl.train.early_stopping import Best
 from fdl.train.guard import Divergence, Scaled, finite_leaves, first_bad_step, origin
-from fdl.train.loop import MOST_STEPS, batches_in, compiled, epoch_order, steps_between
+from fdl.train.loop import MOST_STEPS, batches_in, compiled, epoch_order, examples_in, steps_between
 from fdl.train.placement import Placement
 from fdl.train.source import Block
 from fdl.train.step import Carry, make_step
@@ -147,7 +147,7 @@ class Run:
         carry, losses, counts, seen = self._call(block, self.carry, last)
         taken = len(losses)
         if not (taken == last - self.position and math.isfinite(losses[-1]) and self._is_finite(carry)):
-            taken = self._diverged(block, before, carry, losses)
+            taken = self._diverged(block, before, losses)
             losses, counts = losses[:taken], counts[:taken]
         else:
             self.carry = carry
@@ -166,16 +166,13 @@ class Run:
         losses = np.asarray(values)[: int(position) - first]
         if counts is not None:
             return carry, losses, np.asarray(counts)[: len(losses)], seen
-        n, size = block.x.shape[0], self.recipe.batch_size
-        per_epoch = batches_in(n, size)
-        within = np.arange(first, first + len(losses)) % per_epoch
-        return carry, losses, np.where(within == per_epoch - 1, n - (per_epoch - 1) * size, size), seen
+        return carry, losses, examples_in(block.x.shape[0], self.recipe.batch_size, first, first + len(losses)), seen
 
     def _is_finite(self, carry: Carry) -> bool:
         # what an optimizer starts with at infinity (the best loss so far) may stay there
         return bool((np.asarray(finite_leaves(carry)) | ~self._finite_at_start).all())
 
-    def _diverged(self, block: Block, before: Carry, after: Carry, losses: np.ndarray) -> int:
+    def _diverged(self, block: Block, before: Carry, losses: np.ndarray) -> int:
         """Goes to the last finite state, and says where the next step left the finite numbers. Returns the steps taken."""
 
         def replay(steps: int) -> Carry:

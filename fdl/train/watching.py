@@ -43,7 +43,7 @@ def probe_of(recipe: Any, every: int) -> Probe:
         )
         if recipe.penalty is not None:
             value = value + recipe.penalty(carry.params).astype(value.dtype)
-        params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), carry.params, updates)
+        params: Any = optax.apply_updates(carry.params, updates)
         return Carry(params, state, opt_state, carry.step + 1), value, chart, grads
 
     return Probe(every, step)
