@@ -262,25 +262,29 @@ def rows_of(collected: Mapping[str, list[Answer] | str], wrong: Mapping[str, boo
     """One row for each tool, and one for each case and key in which fdl says the opposite of the truth."""
     rows = []
     for tool, given in collected.items():
-        row = Row("detection", "case", tool, tool.partition(" ")[0], "failed")
+        row = Row("gradient checkers on the zoo", "case", tool, tool.partition(" ")[0], "failed")
         rows.append(row)
         if isinstance(given, str):
             row.status, row.note = ("failed" if given.startswith("failed") else "not installed"), given
             continue
-        row.status, row.note = "counted", text(score(given, wrong))
+        counted = score(given, wrong)
+        row.status, row.note, row.figures = "measured", text(counted), counted._asdict()
+        row.measured = f"{counted.caught} of {counted.wrong}, {counted.alarms} alarms"
+        row.wanted = "all wrong ones caught, no alarm"
         if row.peer == "fdl":
+            row.reached = counted.missed == counted.alarms == 0
             for answer in given:
                 if failed(answer, wrong[answer.case]):
                     what = "missed" if wrong[answer.case] else "false alarm"
                     note = f"{what}, key {answer.seed}: {answer.note}"
-                    rows.append(Row(answer.case, "case", tool, "fdl", "unequal", note))
+                    rows.append(Row(answer.case, "case", tool, "fdl", "unequal", note, answer.verdict))
     return rows
 
 
 def text(s: Score) -> str:
     return (
-        f"caught {s.caught} of {s.wrong}, named rightly {s.named}, missed {s.missed}, false alarms {s.alarms} of {s.right}, "
-        f"undecided or could not run {s.undecided}, {s.seconds:.2g} s per case, at most {s.slowest:.2g} s"
+        f"named rightly {s.named}, missed {s.missed}, {s.right} right ones, undecided or could not run {s.undecided}, "
+        f"{s.seconds:.2g} s per case, at most {s.slowest:.2g} s"
     )
 
 

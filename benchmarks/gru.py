@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._harness import Row, Settings, Trial, Variant, Work, compare, result_of
+from benchmarks._harness import Row, Settings, Trial, Variant, Work, compare, memory_rows, result_of
 
 N, I = 32, 128
 GRID = [(steps, features) for steps in (100, 1000) for features in (64, 128, 256)]
@@ -279,8 +279,7 @@ def run(settings: Settings) -> list[Row]:
             name = f"gru T {steps} D {features}, {'forward and backward' if train else 'forward'}"
             work = Work(name, "call", variants(features, train), reference, {**shape, "train": train})
             rows += compare(work, settings)
-        for form in ("fdl", "states", "autodiff"):
-            used = float(result_of(temporary_memory, {**shape, "form": form}))
-            note = f"{used / 2**20:.2f} MiB temporary"
-            rows.append(Row(f"gru T {steps} D {features}, memory", "call", form, form, "measured", note=note))
+        forms = ("fdl", "states", "autodiff")
+        used = {form: float(result_of(temporary_memory, {**shape, "form": form})) for form in forms}
+        rows += memory_rows(f"gru T {steps} D {features}", used)
     return rows

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._harness import Row, Settings, Trial, Variant, Work, compare, result_of
+from benchmarks._harness import Row, Settings, Trial, Variant, Work, compare, memory_rows, result_of
 
 EXAMPLES, WIDTH = 2048, 256
 VOCABULARY, FULL_VOCABULARY = 32768, 131072
@@ -246,29 +246,14 @@ def logits_variants() -> list[Variant]:
     ]
 
 
-def memory_rows(name: str, arguments: dict[str, Any]) -> list[Row]:
-    """The temporary memory of each compiled form, against fdl's."""
-    forms = [v.arguments["form"] for v in variants() if "form" in v.arguments]
-    used = {form: float(result_of(temporary_memory, {**arguments, "form": form})) for form in forms}
-    rows = []
-    for form in forms:
-        ratio = used[form] / used["fdl"]
-        target = TARGETS["memory"] if form == "optax" else None
-        reached = None if target is None else ratio >= target
-        verdict = "" if target is None else f", target >= {target:g} {'yes' if reached else 'NO'}"
-        note = f"{used[form] / 2**20:.1f} MiB temporary, {ratio:.2f} x fdl{verdict}"
-        row = Row(f"{name}, memory", "call", form, form, "measured", note=note)
-        row.ratio, row.target, row.reached = ratio, target, reached
-        rows.append(row)
-    return rows
-
-
 def run(settings: Settings) -> list[Row]:
     rows: list[Row] = []
     for vocabulary in (VOCABULARY, FULL_VOCABULARY) if settings.full else (VOCABULARY,):
         name, arguments = f"linear N{EXAMPLES} D{WIDTH} V{vocabulary}", {"vocabulary": vocabulary}
-        rows += memory_rows(name, arguments)
         rows += compare(Work(name, "call", variants(), numpy_reference, arguments), settings)
+        forms = [v.arguments["form"] for v in variants() if "form" in v.arguments]
+        used = {form: float(result_of(temporary_memory, {**arguments, "form": form})) for form in forms}
+        rows += memory_rows(name, used, {"optax": TARGETS["memory"]})
     rows += compare(
         Work(f"logits {LOGITS[0]}x{LOGITS[1]}", "call", logits_variants(), numpy_logits_reference), settings
     )

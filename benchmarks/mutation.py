@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks._harness import Row, Settings
+from benchmarks._harness import Row, Settings, judged
 
 DRAWS = 4
 
@@ -46,13 +46,25 @@ class Counted(NamedTuple):
 
 
 def run(settings: Settings) -> list[Row]:
-    return [row_of(counted) for counted in count(settings.full)]
+    """A row for all concepts together, and one for each in which a mutant survived."""
+    everything = list(count(settings.full))
+    together = Counted(
+        f"{len(everything)} backward passes",
+        sum(counted.killed for counted in everything),
+        sum(counted.equivalent for counted in everything),
+        [survivor for counted in everything for survivor in counted.survivors],
+        sum(counted.seconds for counted in everything),
+    )
+    return [row_of(together), *(row_of(counted) for counted in everything if counted.survivors)]
 
 
 def row_of(counted: Counted) -> Row:
-    status = "unequal" if counted.survivors else "equal"
     note = "; ".join(counted.survivors) or str(counted)
-    return Row("mutants", "mutant", f"{counted.name}: {counted}", "fdl", status, note)
+    made = counted.killed + len(counted.survivors)
+    measured = f"{counted.killed} of {made} killed"
+    row = judged(f"mutants of {counted.name}", measured, not counted.survivors, "all killed", unit="mutant", note=note)
+    row.figures = {"killed": counted.killed, "made": made, "equivalent": counted.equivalent}
+    return row
 
 
 def count(full: bool, known: Sequence[str] = ()) -> Iterator[Counted]:

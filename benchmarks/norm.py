@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._harness import Row, Settings, Trial, Variant, Work, compare, result_of
+from benchmarks._harness import Row, Settings, Trial, Variant, Work, compare, memory_rows, result_of
 
 EPS = 1e-5
 SHAPES = {"batch norm": ((256, 1024), (64, 32, 32, 64)), "layer norm": ((2048, 1024),)}
@@ -181,9 +181,8 @@ def run(settings: Settings) -> list[Row]:
     for kind, shapes in SHAPES.items():
         for shape in shapes:
             name, arguments = f"{kind} {list(shape)}", {"kind": kind, "shape": shape}
-            for form in ("fdl", "autodiff"):
-                used = float(result_of(temporary_memory, {**arguments, "form": form}))
-                note = f"{used / 2**20:.2f} MiB temporary, x itself is {np.prod(shape) * 4 / 2**20:.2f}"
-                rows.append(Row(f"{name}, memory", "call", form, form, "measured", note=note))
             rows += compare(Work(name, "call", variants(kind, len(shape)), numpy_reference, arguments), settings)
+            forms = ("fdl", "autodiff")
+            used = {form: float(result_of(temporary_memory, {**arguments, "form": form})) for form in forms}
+            rows += memory_rows(name, used, note=f"x itself is {np.prod(shape) * 4 / 2**20:.2f} MiB")
     return rows

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks._harness import Row, Settings, Trial, result_of
+from benchmarks._harness import Row, Settings, Trial, judged, result_of
 
 DIGITS = 50
 SCALARS = 10_000
@@ -642,17 +642,17 @@ def of_layers() -> Iterator[Row]:
     from benchmarks._layer_proof import NAMES
 
     for name in NAMES:
-        row = Row("proof", "configuration", f"{name}, {CONFIGURATIONS} configurations", "fdl", "equal")
+        work = f"proof: {name}, {CONFIGURATIONS} configurations"
         try:
             found = result_of(layers, {"name": name, "count": CONFIGURATIONS})
         except RuntimeError as error:
-            row.status, row.note = "failed", str(error)
-        else:
-            row.note = "largest error in eps: " + ", ".join(f"{part} {error:.3g}" for part, (error, _) in found.items())
-            above = [f"{part} of {where}" for part, (error, where) in found.items() if not error <= BOUND]
-            if above:
-                row.status, row.note = "unequal", f"{row.note}; bound {BOUND:g}: {'; '.join(above)}"
-        yield row
+            yield Row(work, "configuration", "fdl", "fdl", "failed", str(error))
+            continue
+        note = "largest error in eps: " + ", ".join(f"{part} {error:.3g}" for part, (error, _) in found.items())
+        above = [f"{part} of {where}" for part, (error, where) in found.items() if not error <= BOUND]
+        note += f"; above it: {'; '.join(above)}" if above else ""
+        worst = max(error for error, _ in found.values())
+        yield judged(work, f"{worst:.3g} eps", not above, f"<= {BOUND:g} eps", unit="configuration", note=note)
 
 
 def convolutions(count: int) -> Trial:
@@ -672,15 +672,14 @@ def convolutions(count: int) -> Trial:
 
 def of_convolutions() -> Row:
     """All formulations of the convolution and its gradients against autodiff of the equation, in one row."""
-    name = f"formulations of the convolution, {CONFIGURATIONS} configurations"
+    work = f"proof: formulations of the convolution, {CONFIGURATIONS} configurations"
     try:
         found = result_of(convolutions, {"count": CONFIGURATIONS})
     except RuntimeError as error:
-        return Row("proof", "configuration", name, "fdl", "failed", str(error))
+        return Row(work, "configuration", "fdl", "fdl", "failed", str(error))
     configuration, (part, off) = max(found.items(), key=lambda item: item[1][1])
-    status = "equal" if off <= ALGEBRA else "unequal"
-    note = f"largest difference {off:.2g} of the largest entry, {part} of {configuration}; bound {ALGEBRA:g}"
-    return Row("proof", "configuration", name, "fdl", status, note)
+    note = f"of the largest entry; {part} of {configuration}"
+    return judged(work, f"{off:.2g}", off <= ALGEBRA, f"<= {ALGEBRA:g}", unit="configuration", note=note)
 
 
 def run(settings: Settings) -> list[Row]:
@@ -688,14 +687,16 @@ def run(settings: Settings) -> list[Row]:
     try:
         found = result_of(measured, arguments(settings.full))
     except RuntimeError as error:
-        return [Row("proof", "loss", "fdl", "fdl", "failed", str(error))]
+        return [Row("proof of losses", "loss", "fdl", "fdl", "failed", str(error))]
     wrong = broken(found)
     rows = []
     for case in CASES:
         mine = [text for text in wrong if text.startswith(f"{case.name}, ")]
-        worst = ", ".join(f"{dtype} {max(found[case.name][dtype]):.2g}" for dtype in found[case.name])
-        note = " | ".join(mine) if mine else f"largest error in eps: {worst}"
-        rows.append(Row("proof", "loss", case.name, "fdl", "unequal" if mine else "equal", note))
+        errors = {dtype: max(worst) for dtype, worst in found[case.name].items()}
+        in_words = ", ".join(f"{dtype} {error:.2g}" for dtype, error in errors.items())
+        note = " | ".join(mine) if mine else f"largest error in eps: {in_words}"
+        bound, eps = f"<= {BOUND:g} eps", f"{errors['float64']:.3g} eps"
+        rows.append(judged(f"proof: {case.name}", eps, not mine, bound, unit="loss", note=note))
     return [*rows, *of_layers(), of_convolutions()] if settings.full else rows
 
 

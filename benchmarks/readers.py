@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks._harness import Row, Settings
+from benchmarks._harness import Row, Settings, judged
 
 SECONDS = 5
 SPARE = 32e6  # bytes of memory, whatever the file
@@ -72,9 +72,15 @@ def _row(work: str, name: str, answers: list[Answer], wanted: str | None = None)
     verdicts = [a.verdict for a in answers]
     wrong = [v for v in verdicts if (v != wanted if wanted else v not in ("refused", "read"))]
     slowest, largest = max(a.seconds for a in answers), max(a.memory for a in answers)
-    counts = f"{verdicts.count('refused')} refused, {verdicts.count('read')} read"
-    text = f"{name}: {len(answers)} files, {counts}, at most {slowest:.2f} s and {largest / 1e6:.1f} MB"
-    return Row(f"{work} files", "file", text, "fdl", "unequal" if wrong else "equal", "; ".join(wrong[:5]) or text)
+    refused, read = verdicts.count("refused"), verdicts.count("read")
+    measured = f"{refused} of {len(answers)} refused{'' if wanted else f', {read} read'}"
+    text = f"at most {slowest:.2f} s and {largest / 1e6:.1f} MB"
+    row = judged(
+        f"{work} files: {name}", measured, not wrong, "all refused" if wanted else "refused or read", unit="file"
+    )
+    row.note = "; ".join(wrong[:5]) or text
+    row.figures = {"files": len(answers), "refused": refused, "read": read, "seconds": slowest, "bytes": largest}
+    return row
 
 
 def answer(kind: Kind, path: Path, file: bytes, count_memory: bool = True) -> Answer:

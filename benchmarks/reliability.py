@@ -46,16 +46,27 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks._harness import Row, Settings, Trial, missing, result_of, table
+from benchmarks._harness import Row, Settings, Trial, missing, result_of
+from benchmarks._rows import FAILING
+from benchmarks._table import table
 
 SAMPLE = {"kills": 16, "splits": 10, "damage": 120, "orbax": 120, "full": 10, "rights": 1}
 FULL = {"kills": 200, "splits": 100, "damage": 1000, "orbax": 1000, "full": 50, "rights": 1}
 KILLS_PER_RUN = 10
 STEPS_PER_SAVE = 4
+
+
+class Counted(NamedTuple):
+    """One line of a part: the status as in a row ("wrong" and "right" of a peer), what was counted, and about what."""
+
+    peer: str
+    status: str
+    measured: str
+    text: str
 
 
 def run(settings: Settings) -> list[Row]:
@@ -72,9 +83,13 @@ def rows_of(parts: Sequence[str], full: bool, count: int | None = None, seed: in
             how = {"count": count or (FULL if full else SAMPLE)[part], "seed": seed}
             counted = result_of(PARTS[part], how)
         except RuntimeError as error:
-            rows.append(Row(part, "", "fdl", "fdl", "failed", str(error)))
+            rows.append(Row(f"reliability: {part}", "", "fdl", "fdl", "failed", str(error)))
             continue
-        rows += [Row(part, "", peer, peer, status, text) for peer, status, text in counted]
+        for one in counted:
+            peer, status, measured, text = one
+            row = Row(f"reliability: {part}", "", peer, peer, status, text, measured)
+            row.reached = status == "equal" if status in ("equal", "unequal") else None
+            rows.append(row)
     print(file=sys.stderr)
     return rows
 
@@ -168,7 +183,10 @@ def kills(count: int, seed: int) -> Trial:
         f"{seen['kills']} kills of {seen['runs']} runs, {seen['in a save']} in the middle of a save: {seen['damaged']} steps "
         f"damaged, {seen['lost']} lost, {seen['other bits']} runs with other bits than the uninterrupted one"
     )
-    return Trial([("fdl", "unequal" if bad or 2 * seen["in a save"] < seen["kills"] else "equal", text)])
+    measured = f"{seen['kills'] - bad} of {seen['kills']} survived"
+    return Trial(
+        [Counted("fdl", "unequal" if bad or 2 * seen["in a save"] < seen["kills"] else "equal", measured, text)]
+    )
 
 
 def _train(folder: Path, total: int, every: int | None) -> str:
@@ -277,11 +295,10 @@ def splits(count: int, seed: int) -> Trial:
                 if digest(result) != right:
                     wrong.append((options, cuts))
                 shutil.rmtree(folder / str(number))
-    text = (
-        f"{count - len(wrong)} of {count} runs of {total} steps, of {len(KINDS)} kinds, cut at random and resumed, have the bits "
-        "of the uncut one"
-    )
-    return Trial([("fdl", "unequal" if wrong else "equal", f"{text}{f'; not these: {wrong[:5]}' if wrong else ''}")])
+    text = f"runs of {total} steps, of {len(KINDS)} kinds, cut at random and resumed, against the bits of the uncut one"
+    text += f"; not these: {wrong[:5]}" if wrong else ""
+    measured = f"{count - len(wrong)} of {count} the same bits"
+    return Trial([Counted("fdl", "unequal" if wrong else "equal", measured, text)])
 
 
 # ---- damage
@@ -340,10 +357,9 @@ def damage(count: int, seed: int) -> Trial:
         saved = store.newest(_tree(2))
         if saved is None or saved.step != 2 or not _is_tree(saved.tree, 2):
             wrong.append("the step as it was saved, refused")
-    text = (
-        f"{count - len(wrong)} of {count} damaged files noticed and named (of {len(files)}), and the step before used"
-    )
-    return Trial([("fdl", "unequal" if wrong else "equal", f"{text}{f'; not {wrong[:5]}' if wrong else ''}")])
+    text = f"damaged files noticed and named (of {len(files)}), and the step before used"
+    text += f"; not {wrong[:5]}" if wrong else ""
+    return Trial([Counted("fdl", "unequal" if wrong else "equal", f"{count - len(wrong)} of {count} noticed", text)])
 
 
 def orbax(count: int, seed: int) -> Trial:
@@ -387,8 +403,9 @@ def _damage_of_orbax(count: int, seed: int) -> Trial:
             except Exception:  # whatever it raises, it noticed
                 seen["noticed"] += 1
             path.write_bytes(data)
-    text = f"{seen['noticed']} of {count} damaged files noticed, {seen['unharmed']} without effect, {seen['silent']} silent"
-    return Trial([("orbax", "wrong" if seen["silent"] else "right", text)])
+    text = f"damaged files; {seen['unharmed']} without effect, {seen['silent']} read back wrong, silently"
+    measured = f"{seen['noticed']} of {count} noticed"
+    return Trial([Counted("orbax", "wrong" if seen["silent"] else "right", measured, text)])
 
 
 # ---- a full disk, and rights
@@ -404,7 +421,9 @@ def full(count: int, seed: int) -> Trial:
         try:
             subprocess.run(mount, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
-            return Trial([*rows, ("fdl", "not run", "a full disk: this process may not mount a file system")])
+            return Trial(
+                [*rows, Counted("fdl", "not run", "", "a full disk: this process may not mount a file system")]
+            )
         try:
             rows.append(_refusals(disk / "run", count, "a full disk", _filled))
         finally:
@@ -412,7 +431,7 @@ def full(count: int, seed: int) -> Trial:
     return Trial(rows)
 
 
-def _refusals(folder: Path, count: int, what: str, scarce: Callable[[Path, int], Any]) -> tuple[str, str, str]:
+def _refusals(folder: Path, count: int, what: str, scarce: Callable[[Path, int], Any]) -> Counted:
     """Saves with so many bytes to write: from none to more than a step takes."""
     from fdl.train import Checkpoint, CheckpointError, checkpoints
     from fdl.train.checkpoint import open_store
@@ -435,8 +454,9 @@ def _refusals(folder: Path, count: int, what: str, scarce: Callable[[Path, int],
                 wrong.append(step)
     wrong += [reason for _, reason in checkpoints(folder) if reason != "ok"]
     wrong += [] if 0 < refused < count else ["all refused, or none"]
-    text = f"{what}: {refused} of {count} saves refused, the others whole; the last whole step stays"
-    return "fdl", "unequal" if wrong else "equal", f"{text}{f'; not so {wrong[:5]}' if wrong else ''}"
+    text = f"{what}: saves are refused, the others whole; the last whole step stays"
+    text += f"; not so {wrong[:5]}" if wrong else ""
+    return Counted("fdl", "unequal" if wrong else "equal", f"{refused} of {count} refused", text)
 
 
 @contextlib.contextmanager
@@ -475,8 +495,9 @@ def rights(count: int, seed: int) -> Trial:
         answers = [_life(lambda: _without_rights(folder)), _life(lambda: _two_writers(folder / "two"))]
     wanted = ("Permission denied", "is training into it")
     wrong = [answer for answer, words in zip(answers, wanted, strict=True) if words not in answer]
-    text = f"refused: {'; '.join(wrong)}" if wrong else "a folder without rights and a second writer are refused"
-    return Trial([("fdl", "unequal" if wrong else "equal", text)])
+    text = f"but: {'; '.join(wrong)}" if wrong else "a folder without rights, and a second writer"
+    measured = f"{len(wanted) - len(wrong)} of {len(wanted)} refused"
+    return Trial([Counted("fdl", "unequal" if wrong else "equal", measured, text)])
 
 
 def _opened(folder: Path) -> str:
@@ -524,7 +545,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no part named {', '.join(unknown)}; there are: {', '.join(PARTS)}")
     rows = rows_of(given.parts or list(PARTS), given.full, given.count, given.seed)
     print(table(rows))
-    failed = [row for row in rows if row.status in ("unequal", "failed")]
+    failed = [row for row in rows if row.status in FAILING]
     for row in failed:
         print(f"\n{row.status}: {row.work}: {row.note}", file=sys.stderr)
     return 1 if failed else 0

@@ -9,7 +9,7 @@ is on the device; and a loop over `Stream.prefetched` that trains on every chunk
 chosen so that training takes as long as loading, where overlap saves the most: half. A second work has a slow disk, played by a wait of
 as long as training takes.
 
-overlap = (load + train - loop) / min(load, train): 0 nothing, 1 everything. The exit code is 1 below 0.5.
+overlap = (load + train - loop) / min(load, train): 0 nothing, 1 everything; 0.5 is the target.
 
 Measured on a shared machine of two cores, nothing else running: the claim fails there. From memory: load 0.09 s, train 0.05 s, loop
 0.20 s, overlap below 0; from a slow disk 0.34. With a wait in the place of training: load 0.09 s, wait 0.06 s, loop 0.10 to 0.11 s, overlap
@@ -41,8 +41,7 @@ class Times(NamedTuple):
         return (self.load + self.train - self.loop) / min(self.load, self.train)
 
     def __str__(self) -> str:
-        parts = f"load {self.load:.3f} s, train {self.train:.3f} s, loop {self.loop:.3f} s"
-        return f"{parts}: overlap {self.overlap:.2f}, at least {LEAST}"
+        return f"load {self.load:.3f} s, train {self.train:.3f} s, loop {self.loop:.3f} s"
 
 
 def run(settings: Settings) -> list[Row]:
@@ -50,8 +49,11 @@ def run(settings: Settings) -> list[Row]:
 
 
 def _row(name: str, times: Times) -> Row:
-    status = "equal" if times.overlap >= LEAST else "unequal"
-    return Row("stream", "pass", f"{name}: {times}", "fdl", status, str(times))
+    row = Row(
+        f"stream {name}", "pass", "fdl", "fdl", "measured", str(times), f"overlap {times.overlap:.2f}", f">= {LEAST}"
+    )
+    row.figures, row.reached = {"overlap": times.overlap, **times._asdict()}, times.overlap >= LEAST
+    return row
 
 
 def measure(examples: int, chunks: int = 10) -> Iterator[tuple[str, Times]]:

@@ -3,7 +3,6 @@
 Claim: at every input below fdl gives the right value and the right gradient; none of the peers does.
 
     python -m benchmarks traps
-    python -m benchmarks.traps [--markdown FILE]
 
 Method: one row is one input of one example, at most a few numbers, in float32 unless it says another type. The right
 value and the right gradient by the prediction were derived by hand; `why` is the reason. No library supplies them. They
@@ -13,23 +12,21 @@ mean over nothing is) the row says which was chosen, and another finite answer o
 A number is right within 1e-5 of itself, and within 1e-6 where 0 is right. Every library runs in a process of its own,
 as its user would call it: Keras's functions on its JAX backend, sums where a library returns one value per entry.
 
-Result: a table of all answers. The exit code is 1 if fdl is wrong anywhere, or a library that is here cannot be run.
+Result: all answers, value; gradient, with what is wrong in bold; (choice): another answer that can be defended; -: no such
+loss. The exit code is 1 if fdl is wrong anywhere, or a library that is here cannot be run.
 """
 
 # pyright: reportMissingImports=false
 # (the peers are optional)
 
-import argparse
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks._harness import Row, Settings, Trial, missing, result_of, table
+from benchmarks._harness import Row, Settings, Trial, missing, result_of
 
 INF, NAN = math.inf, math.nan
 LOUD = "loud"  # NaN in value and gradient, or an exception
@@ -501,10 +498,10 @@ def rows_of(collected: Mapping[str, list[Answer] | str]) -> list[Row]:
                 continue
             marks = judge(trap, given[i])
             row.status = "wrong" if "WRONG" in marks else marks[0] if marks[0] == marks[1] else "another choice"
-            if library == "fdl" and row.status != "ok":
-                row.status = "unequal"
-            right = "" if row.status in ("ok", "-") else f", right: {wanted(trap)}"
-            row.note = shown(given[i]) + right
+            if library == "fdl":
+                row.note, row.reached = trap.why, row.status == "ok"
+                row.status, row.wanted = "ok" if row.reached else "unequal", wanted(trap)
+            row.measured = cell(trap, given[i])
     return rows
 
 
@@ -518,12 +515,6 @@ def number(x: float, digits: int = 3) -> str:
 def numbers(x: Sequence[float], digits: int = 3) -> str:
     texts = [number(y, digits) for y in x]
     return texts[0] if len(texts) == 1 else f"all {texts[0]}" if len(set(texts)) == 1 else f"[{', '.join(texts)}]"
-
-
-def shown(answer: Answer) -> str:
-    if answer.value is None:
-        return "-"
-    return answer.error.partition("\n")[0] if answer.error else f"{number(answer.value)}; {numbers(answer.gradient)}"
 
 
 def wanted(trap: Trap) -> str:
@@ -546,49 +537,3 @@ def cell(trap: Trap, answer: Answer) -> str:
         text = numbers(got, 6 if mark == "WRONG" and numbers(got) == want else 3)
         pieces.append(f"**{text}**" if mark == "WRONG" else f"{text} (choice)" if mark != "ok" else text)
     return "; ".join(pieces)
-
-
-def markdown(collected: Mapping[str, list[Answer] | str]) -> str:
-    """The table, with what it takes to read it."""
-    lines = [
-        "ok: value and gradient are right. Else both, and **bold** is wrong; (choice): another answer that can be defended; "
-        "-: no such loss. The inputs were chosen because formulas break there: the last line counts these, and says nothing "
-        "about others.",
-        "",
-        f"| loss | input | right: value; gradient | {' | '.join(collected)} | why |",
-        f"|{'---|' * (len(collected) + 4)}",
-    ]
-    for i, trap in enumerate(TRAPS):
-        cells = ["not run" if isinstance(given, str) else cell(trap, given[i]) for given in collected.values()]
-        lines.append(f"| {trap.loss} | {trap.name} | {wanted(trap)} | {' | '.join(cells)} | {trap.why} |")
-    counts = [score(given) for given in collected.values()]
-    lines.append(f"| **right** | | | {' | '.join(counts)} | |")
-    return "\n".join(lines) + "\n"
-
-
-def score(given: list[Answer] | str) -> str:
-    """How many of the inputs that the library has a loss for it answers without a wrong value or gradient."""
-    if isinstance(given, str):
-        return "not run"
-    marks = [judge(trap, answer) for trap, answer in zip(TRAPS, given, strict=True) if answer.value is not None]
-    return f"{sum('WRONG' not in pair for pair in marks)} of {len(marks)}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.traps", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
-    given = parser.parse_args(arguments)
-    collected = _collect()
-    rows = rows_of(collected)
-    print(table(rows))
-    print("\n" + ", ".join(f"{library}: {score(answers)} right" for library, answers in collected.items()))
-    if given.markdown:
-        given.markdown.write_text(markdown(collected), encoding="utf-8")
-    failed = [row for row in rows if row.status in ("unequal", "failed")]
-    for row in failed:
-        print(f"\nwrong: {row.work}: {row.note}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,13 +1,14 @@
 """fdl: deep learning in JAX with every backward pass written by hand, proven equal to `jax.grad`, visible and fast.
 
-This file is the map; nothing is defined here. `fdl.check` and `fdl.doctor` are imported when first asked for.
+This file is the map; nothing is defined here. What a model does not need in order to be written and differentiated (`fdl.check`,
+`fdl.convert`, `fdl.data`, `fdl.doctor`, `fdl.export`, `fdl.train`) is imported when first asked for.
 """
 
 import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from fdl import backprop, convert, data, export, losses, ops, regularizers, train
+from fdl import backprop, losses, ops, regularizers
 from fdl.compose import parallel, residual, serial
 from fdl.layer import Layer
 from fdl.layers import (
@@ -66,7 +67,7 @@ from fdl.op import Op, Static
 from fdl.summary import summary
 
 if TYPE_CHECKING:
-    from fdl import check, doctor
+    from fdl import check, convert, data, doctor, export, train
 
 __version__ = "0.1.0"
 
@@ -142,6 +143,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in ("check", "doctor"):
+    if name in ("check", "convert", "data", "doctor", "export", "train"):
         return importlib.import_module(f"fdl.{name}")
     raise AttributeError(f"module 'fdl' has no attribute {name!r}")

@@ -44,6 +44,13 @@ def value_and_grad(
     mask: [N], or [N, T] for sequences, booleans: what is masked contributes exactly 0 to value and gradients, even where it
     holds NaN. weights: like the loss's values, or [N]. gradient: "manual", or "autodiff": `jax.grad` of the equations.
     Errors: a plain function as loss with "manual", an empty batch, a missing key, shapes that do not fit.
+
+        >>> model, loss = fdl.serial(fdl.dense(2)), fdl.losses.mean_squared_error
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> gradients = fdl.backprop.value_and_grad(model, loss)
+        >>> (value, state), grads = gradients(params, state, jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32))
+        >>> grads["dense_0"]["w"].shape
+        (3, 2)
     """
     require_model("backprop.value_and_grad", model)
     require_loss("backprop.value_and_grad", loss, gradient)
@@ -75,7 +82,14 @@ def deltas(
     *,
     train: bool = True,
 ) -> dict[str, jax.Array]:
-    """The error at every layer's output, {name: dC/d(output)}, in the order of `model.names`; the mean's 1/N included."""
+    """The error at every layer's output, {name: dC/d(output)}, in the order of `model.names`; the mean's 1/N included.
+
+    >>> model, loss = fdl.serial(fdl.dense(2), fdl.tanh()), fdl.losses.mean_squared_error
+    >>> params, state = model.init(jax.random.key(0), (3,))
+    >>> x, y = jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32)
+    >>> {name: delta.shape for name, delta in fdl.backprop.deltas(model, loss, params, state, x, y).items()}
+    {'dense_0': (4, 2), 'tanh_1': (4, 2)}
+    """
     require_model("backprop.deltas", model)
     require_loss("backprop.deltas", loss, "manual")
     target, mask, weights = counted(x, target, mask, weights)

@@ -26,6 +26,10 @@ def serial(*layers: Layer, **named_layers: Layer) -> Layer:
     """The layers one after the other: y = f_n(... f_1(x)).
 
     Errors: InputError for a duplicate name, no layer at all, or a name with a slash; InputTypeError for what is no Layer.
+
+        >>> model = fdl.serial(fdl.dense(8), fdl.relu(), out=fdl.dense(1))
+        >>> model.names
+        ('dense_0', 'relu_1', 'out')
     """
     children = _named("serial", layers, named_layers)
     if not children:
@@ -37,6 +41,10 @@ def residual(*layers: Layer, shortcut: Layer | None = None, **named_layers: Laye
     """y = f(x) + x with f the layers in series, or f(x) + shortcut(x) where the shape changes (He et al. 2016, eq. 1, 2).
 
     The error arrives by two paths, so dx is their sum: it reaches x undiminished even where f passes nothing.
+
+        >>> block = fdl.residual(fdl.tanh())
+        >>> block.apply({}, {}, jnp.float32([[0]]))[0]
+        Array([[0.]], dtype=float32)
     """
     children = _named("residual", layers, named_layers)
     if not children:
@@ -48,7 +56,12 @@ def residual(*layers: Layer, shortcut: Layer | None = None, **named_layers: Laye
 
 
 def parallel(*layers: Layer, combine: str = "add", **named_layers: Layer) -> Layer:
-    """Every layer gets x; their outputs are added, or concatenated along the last axis."""
+    """Every layer gets x; their outputs are added, or concatenated along the last axis.
+
+    >>> both = fdl.parallel(fdl.relu(), fdl.hard_tanh(), combine="concat")
+    >>> both.apply({}, {}, jnp.float32([[2, -2]]))[0]
+    Array([[ 2.,  0.,  1., -1.]], dtype=float32)
+    """
     if combine not in ("add", "concat"):
         refuse("parallel", f'combine is {combine!r}, wanted "add" or "concat"')
     children = _named("parallel", layers, named_layers)

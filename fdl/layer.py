@@ -85,6 +85,13 @@ class Layer:
     Frozen, hashable, registered as static: an ordinary argument of a jitted function, equal to another built alike.
     `layers` are the children of a composite, by name and in order; a stochastic layer needs a key when training; `examples` is
     the batch size of a layer that remembers something of each example, else None.
+
+        >>> model = fdl.serial(fdl.dense(2), fdl.tanh())
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> y, state, residuals = model.forward(params, state, jnp.ones((4, 3), jnp.float32))
+        >>> dparams, dx = model.backward(residuals, jnp.ones_like(y))
+        >>> dparams["dense_0"]["w"].shape, dx.shape
+        ((3, 2), (4, 3))
     """
 
     name: str
@@ -160,15 +167,21 @@ class Layer:
         output_spec(self, spec, jnp.dtype(dtype))  # shapes that do not fit are refused here, before any training
         return _initialise(self, key, spec, jnp.dtype(dtype))
 
-    def apply(self, params: Params, state: State, x: Any, *, train: bool = False, key: Any = None, mask: Any = None):
+    def apply(
+        self, params: Params, state: State, x: Any, *, train: bool = False, key: Any = None, mask: Any = None
+    ) -> tuple[Any, State]:
         """(y, state): the fast path; `jax.grad` goes through the hand-written backwards."""
         return self._walk(_fast, params, state, x, train, key, mask)[:2]
 
-    def equation(self, params: Params, state: State, x: Any, *, train: bool = False, key: Any = None, mask: Any = None):
+    def equation(
+        self, params: Params, state: State, x: Any, *, train: bool = False, key: Any = None, mask: Any = None
+    ) -> tuple[Any, State]:
         """(y, state): plain math, differentiated by JAX's own rules. The oracle."""
         return self._walk(_plain, params, state, x, train, key, mask)[:2]
 
-    def forward(self, params: Params, state: State, x: Any, *, train: bool = False, key: Any = None, mask: Any = None):
+    def forward(
+        self, params: Params, state: State, x: Any, *, train: bool = False, key: Any = None, mask: Any = None
+    ) -> tuple[Any, State, Any]:
         """(y, state, residuals): the forward pass that keeps what `backward` needs."""
         return self._walk(_kept, params, state, x, train, key, mask)
 

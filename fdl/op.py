@@ -26,6 +26,7 @@ take the shardings of the primals.
 import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,9 @@ class Static:
     """A hashable fact that travels in a pytree without becoming an array: residuals cross `jit`, `scan`, `checkpoint`.
 
     Two are equal when types and values are, inside tuples too: 1, 1.0 and True make different programs.
+
+        >>> fdl.Static((2, 2)) == fdl.Static((2, 2)), fdl.Static(1) == fdl.Static(1.0)
+        (True, False)
     """
 
     def __init__(self, value: Any):
@@ -118,6 +122,10 @@ class Op:
 
     Errors: at construction if `forward` does not take an option of `equation`; at trace time if `backward` returns the
     wrong number of cotangents, or one of the wrong structure, shape or dtype.
+
+        >>> square = fdl.Op(lambda x: x**2, lambda x: (x * x, x), lambda x, dy: (2 * x * dy,), name="square")
+        >>> jax.grad(square)(jnp.float32(3))
+        Array(6., dtype=float32)
     """
 
     _equation: Callable
@@ -143,6 +151,7 @@ class Op:
             "_backward": backward,
             "name": name or _name_of(equation),
             "options": options,
+            "__doc__": _described(equation),
         }
         for field, value in fields.items():
             object.__setattr__(self, field, value)
@@ -275,6 +284,13 @@ def _name_of(equation: Callable) -> str:
     if name == "equation":
         return equation.__module__.rsplit(".", 1)[-1]
     return "op" if name == "<lambda>" else name
+
+
+def _described(equation: Callable) -> str | None:
+    """What `help` says of an Op: the docstring of its equation, or of the concept's file."""
+    if equation.__doc__ or getattr(equation, "__name__", "") != "equation":
+        return equation.__doc__
+    return getattr(sys.modules.get(equation.__module__), "__doc__", None)
 
 
 def _values(options: dict[str, Static | Operand]) -> dict[str, Any]:

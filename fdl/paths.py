@@ -52,7 +52,15 @@ class _Factor:
 
 @dataclasses.dataclass(frozen=True)
 class Paths:
-    """Every path from one weight of one example to the cost."""
+    """Every path from one weight of one example to the cost.
+
+    >>> model, loss = fdl.serial(fdl.dense(3), fdl.tanh(), fdl.dense(2)), fdl.losses.mean_squared_error
+    >>> params, _ = model.init(jax.random.key(0), (4,))
+    >>> x, y = jnp.ones((4,), jnp.float32), jnp.zeros((2,), jnp.float32)
+    >>> found = fdl.backprop.paths(model, loss, params, x, y, weight=("dense_0", "w", 0, 1))
+    >>> bool(np.isclose(found.total, sum(path.product for path in found)))
+    True
+    """
 
     weight: tuple
     layers: tuple[str, ...]  # the dense layers whose units a path names, the weight's own first
@@ -110,6 +118,12 @@ def paths(model: Layer, loss: Op, params: Params, x: Any, target: Any, *, weight
     x, target: one example, without a batch axis or with one of size 1. weight: (layer, "w", j, i) or (layer, "b", i).
     Errors: InputError for an unknown layer or weight, a layer that mixes units in another way than dense does, more than
     one example, or more paths than `limit`.
+
+        >>> model, loss = fdl.serial(fdl.dense(3), fdl.tanh(), fdl.dense(2)), fdl.losses.mean_squared_error
+        >>> params, _ = model.init(jax.random.key(0), (4,))
+        >>> x, y = jnp.ones((4,), jnp.float32), jnp.zeros((2,), jnp.float32)
+        >>> fdl.backprop.paths(model, loss, params, x, y, weight=("dense_0", "w", 0, 1)).count  # through either output
+        2
     """
     where = "backprop.paths"
     if not isinstance(loss, Op):
@@ -221,6 +235,11 @@ def closed_forms(
 
     h: an activation such as fdl.ops.sigmoid. x: a3 [K]. y: the target, a scalar. Weights as fdl holds them, [I, O]:
     w32 [K, J], w21 [J, I], w10 [I]; biases b2 [J], b1 [I], b []. Returns {"w10", "b", "w21", "w32"}, shaped like the weights.
+
+        >>> one, two = jnp.float32([1]), jnp.float32([[1]])
+        >>> found = fdl.backprop.closed_forms(fdl.ops.relu, one, 2.0, w32=two, b2=one, w21=two, b1=one, w10=one, b=1.0)
+        >>> sorted(found)
+        ['b', 'w10', 'w21', 'w32']
     """
     a3 = x
     z2 = a3 @ w32 + b2  # [J]

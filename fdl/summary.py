@@ -69,6 +69,9 @@ def summary(model: Layer, shape: Any, dtype: Any = None) -> Summary:
 
     Residuals are counted once, where they are first kept: an array that two layers share, and the parameters themselves,
     take no further memory. Bytes are for one example; a batch of N keeps N times as much.
+
+        >>> fdl.summary(fdl.serial(fdl.dense(3), fdl.relu()), (5,)).parameters
+        18
     """
     require_model("summary", model)
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -19,7 +19,15 @@ from fdl.op import Op
 
 
 class GradientError(AssertionError):
-    """A gradient that was not shown to be right; `report` says why."""
+    """A gradient that was not shown to be right; `report` says why.
+
+    >>> wrong = fdl.Op(lambda x: x**2, lambda x: (x * x, x), lambda x, dy: (-2 * x * dy,), name="square")
+    >>> try:
+    ...     fdl.check.assert_gradients(wrong, jnp.float32([3]), modes="quick")
+    ... except fdl.check.GradientError as error:
+    ...     print(error.report.verdict)
+    wrong
+    """
 
     def __init__(self, report: Report):
         super().__init__(str(report))
@@ -52,6 +60,9 @@ def gradients(
     differentiated twice fails, as its reference can; "default" does not ask. At a kink any slope between those on either side
     is accepted.
     Errors: InputError and InputTypeError for what cannot be checked, and whatever the reference raises.
+
+        >>> fdl.check.gradients(fdl.ops.tanh, jnp.float32([0.5, -2]), modes="quick").verdict
+        'right'
     """
     where = "check.gradients"
     _require_functions(where, candidate, reference)
@@ -85,7 +96,11 @@ def gradients(
 
 
 def assert_gradients(candidate: Callable, *args: Any, **settings: Any) -> Report:
-    """`gradients`, but anything other than "right" raises GradientError. Returns the report."""
+    """`gradients`, but anything other than "right" raises GradientError. Returns the report.
+
+    >>> fdl.check.assert_gradients(fdl.ops.tanh, jnp.float32([0.5, -2]), modes="quick").ok
+    True
+    """
     report = gradients(candidate, *args, **settings)
     if not report.ok:
         raise GradientError(report)

@@ -42,6 +42,9 @@ def layer(
     hides a backward that forgets it. State is passed on and compared, not differentiated. target, loss: with them, the
     gradients of the mean loss by `fdl.backprop.value_and_grad` are checked too. key: seeds parameters, cotangents, dropout.
     Errors: InputError, InputTypeError, and whatever the layer's equation raises.
+
+        >>> fdl.check.layer(fdl.tanh(), jnp.float32([[0.5, -2]]), modes="quick").verdict
+        'right'
     """
     where = "check.layer"
     if not isinstance(model, Layer):

@@ -59,7 +59,12 @@ class Mutant:
 
 @dataclasses.dataclass(frozen=True)
 class Mutation:
-    """All mutants of a backward, and what became of them."""
+    """All mutants of a backward, and what became of them.
+
+    >>> mutation = fdl.check.mutants(fdl.ops.tanh, jnp.float32([0.5, -2]))
+    >>> len(mutation.killed) == len(mutation.mutants), mutation.survivors
+    (True, ())
+    """
 
     name: str
     mutants: tuple[Mutant, ...]
@@ -100,6 +105,10 @@ def mutants(
     test: takes an Op; it kills a mutant by raising or by returning False. By default `fdl.check.gradients` against the
     op's equation, which kills by the verdict "wrong". Tiny arguments suffice.
     Errors: InputTypeError if op is no Op; whatever the test raises for the op itself, which it has to pass.
+
+        >>> mutation = fdl.check.mutants(fdl.ops.tanh, jnp.float32([0.5, -2]))
+        >>> mutation.score
+        1.0
     """
     if not isinstance(op, Op):
         refuse_type("check.mutants", f"op is {shown(op)}, wanted an fdl.Op: its backward is what is changed")

@@ -37,6 +37,10 @@ class Origin:
     """The first equation, or the argument, that is not finite.
 
     expression, file and line are the caller's, `detail` those of the library function `inside` which it is.
+
+        >>> origin = fdl.check.nan_origin(lambda x: jnp.sqrt(x - 1).sum(), jnp.float32([0.5, 2]))
+        >>> origin.primitive, origin.backward
+        ('sqrt', False)
     """
 
     expression: str  # its source text; of an argument, its path
@@ -69,6 +73,11 @@ def nan_origin(function: Callable, *args: Any, options: Mapping[str, Any] | None
     None if everything that comes out is finite. args: arrays or pytrees of arrays; options: keyword options. For an Op, what
     is looked at is its hand-written forward and backward pass.
     Errors: InputError and InputTypeError for arguments that are no arrays, and whatever the function raises.
+
+        >>> print(fdl.check.nan_origin(lambda x: jnp.sqrt(x - 1).sum(), jnp.float32([0.5, 2])).primitive)
+        sqrt
+        >>> print(fdl.check.nan_origin(jnp.tanh, jnp.float32([0.5])))
+        None
     """
     where = "check.nan_origin"
     if not args:

@@ -20,7 +20,13 @@ _EXACT = {
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """One array that is not what it should be in one mode, or a mode that could not run (then `message` says why)."""
+    """One array that is not what it should be in one mode, or a mode that could not run (then `message` says why).
+
+    >>> wrong = fdl.Op(lambda x: x**2, lambda x: (x * x, x), lambda x, dy: (-2 * x * dy,), name="square")
+    >>> failure = fdl.check.gradients(wrong, jnp.float32([3]), modes="quick").failures[0]
+    >>> failure.quantity, failure.path
+    ('gradient', 'x[0]')
+    """
 
     quantity: str  # "value", "gradient", "second derivative"; "error" if something was raised
     leaf: str  # "params['w']"
@@ -137,7 +143,12 @@ class ExactTest:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The verdict on a candidate and the evidence for it. Printed, it reads as a page."""
+    """The verdict on a candidate and the evidence for it. Printed, it reads as a page.
+
+    >>> report = fdl.check.gradients(fdl.ops.tanh, jnp.float32([0.5, -2]), modes="quick")
+    >>> report.ok, report.comparisons > 0, report.failures
+    (True, True, ())
+    """
 
     candidate: str
     reference: str

@@ -60,6 +60,10 @@ class Shrunk:
     """The smallest failing case that was found. `source` is the text of a pytest file that fails for the same reason.
 
     entry: the entry of the output that is enough, (leaf, index), or None for all of it. standalone: the file needs no editing.
+
+        >>> wrong = fdl.Op(lambda x: x**2, lambda x: (x * x, x), lambda x, dy: (-2 * x * dy,), name="square")
+        >>> fdl.check.shrink(wrong, jnp.float32([3, 1])).save("test_square.py").name
+        'test_square.py'
     """
 
     args: tuple
@@ -94,6 +98,10 @@ def shrink(
 
     It takes up to 20 seconds, and returns the best that was found until then. Errors: InputError if the verdict is not "wrong"
     (then there is nothing to shrink), and what `fdl.check.gradients` raises.
+
+        >>> wrong = fdl.Op(lambda x: x**2, lambda x: (x * x, x), lambda x, dy: (-2 * x * dy,), name="square")
+        >>> fdl.check.shrink(wrong, jnp.float32([[3, 1, 4], [1, 5, 9]])).args[0].shape
+        ()
     """
     report = report_on(candidate, *args, reference=reference, options=options, modes=modes, key=key)
     if report.verdict != WRONG:

@@ -87,30 +87,60 @@ def _converted(layer: str, table: Table, weights: Any, source: Any, target: Any,
 
 
 def dense(weights: Any, source: str = "torch", target: str = "fdl") -> Any:
-    """The weights of a dense layer, with or without a bias, from the layout of one library in that of another."""
+    """The weights of a dense layer, with or without a bias, from the layout of one library in that of another.
+
+    >>> torch = {"weight": np.ones((2, 3), np.float32), "bias": np.zeros((2,), np.float32)}  # of Linear(3, 2)
+    >>> fdl.convert.dense(torch, source="torch", target="fdl")["w"].shape
+    (3, 2)
+    """
     return _converted("dense", DENSE, weights, source, target, {"w": "I O", "b": "O"})
 
 
 def conv(weights: Any, source: str = "torch", target: str = "fdl") -> Any:
-    """The weights of a convolution of any rank and any groups. A depthwise layer of Keras [*K, I, M] is not one of them."""
+    """The weights of a convolution of any rank and any groups. A depthwise layer of Keras [*K, I, M] is not one of them.
+
+    >>> torch = {"weight": np.ones((8, 3, 5, 5), np.float32)}  # of Conv2d(3, 8, 5, bias=False)
+    >>> fdl.convert.conv(torch, source="torch", target="fdl")["w"].shape
+    (5, 5, 3, 8)
+    """
     return _converted("conv", CONV, weights, source, target, {"w": "* I O", "b": "O"})
 
 
 def embedding(weights: Any, source: str = "torch", target: str = "fdl") -> Any:
+    """The table of an embedding [V, D], which is the same everywhere but for its name.
+
+    >>> fdl.convert.embedding({"w": np.ones((10, 3), np.float32)}, source="fdl", target="torch")["weight"].shape
+    (10, 3)
+    """
     return _converted("embedding", EMBEDDING, weights, source, target, {"w": "V D"})
 
 
 def layer_norm(weights: Any, source: str = "torch", target: str = "fdl") -> Any:
-    """The scale, and the shift if there is one."""
+    """The scale, and the shift if there is one.
+
+    >>> torch = {"weight": np.ones((4,), np.float32), "bias": np.zeros((4,), np.float32)}
+    >>> sorted(fdl.convert.layer_norm(torch, source="torch", target="fdl"))
+    ['scale', 'shift']
+    """
     return _converted("layer_norm", NORM, weights, source, target, {"scale": "*", "shift": "*"})
 
 
 def group_norm(weights: Any, source: str = "torch", target: str = "fdl") -> Any:
-    """The scale, and the shift if there is one; of instance normalization too."""
+    """The scale, and the shift if there is one; of instance normalization too.
+
+    >>> torch = {"weight": np.ones((4,), np.float32), "bias": np.zeros((4,), np.float32)}
+    >>> sorted(fdl.convert.group_norm(torch, source="torch", target="flax"))
+    ['bias', 'scale']
+    """
     return _converted("group_norm", NORM, weights, source, target, {"scale": "D", "shift": "D"})
 
 
 def rms_norm(weights: Any, source: str = "torch", target: str = "fdl") -> Any:
+    """The scale, which is all there is.
+
+    >>> fdl.convert.rms_norm({"scale": np.ones((4,), np.float32)}, source="fdl", target="flax")["scale"].shape
+    (4,)
+    """
     table = {name: layouts[1:] for name, layouts in NORM.items()}
     return _converted("rms_norm", table, weights, source, target, {"scale": "*"})
 
@@ -122,6 +152,11 @@ def batch_norm(weights: Any, source: str = "torch", target: str = "fdl") -> Any:
     others they go divided, what has seen nothing as mean 0 and variance 1, and from the others with weight 1. In use
     all are the same function, given the same eps. torch's num_batches_tracked has no part in it: it is taken off, and
     load_state_dict does without.
+
+        >>> one = np.ones((4,), np.float32)
+        >>> torch = {"weight": one, "bias": one, "running_mean": one, "running_var": one}
+        >>> sorted(fdl.convert.batch_norm(torch, source="torch", target="fdl")["state"])
+        ['mean', 'var', 'weight']
     """
     axes = {"scale": "D", "shift": "D", "mean": "D", "var": "D", "weight": ""}
     where = "convert.batch_norm"

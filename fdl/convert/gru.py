@@ -91,6 +91,11 @@ def gru(
     weights of Keras are of; needed only where they have no bias. bias: whether the target has biases, by default as the source,
     and True where it cannot be without. gradients: these are not weights but their gradients: of two biases that add up each
     has the gradient of the sum, and what has no parameter in the target is left out.
+
+        >>> params, _ = fdl.gru(4).init(jax.random.key(0), (7, 3))
+        >>> kernel, recurrent_kernel, bias = fdl.convert.gru(params, source="fdl", target="keras", reset_after=False)
+        >>> kernel.shape, recurrent_kernel.shape, bias.shape
+        ((3, 12), (4, 12), (12,))
     """
     if reset_after is not None:
         require_bool("convert.gru", "reset_after", reset_after)

@@ -60,5 +60,10 @@ LAYOUTS = {
 def lstm(
     weights: Any, source: str = "torch", target: str = "fdl", *, bias: bool | None = None, gradients: bool = False
 ) -> Any:
-    """The weights of an LSTM, or of several, from the layout of one library in that of another. Options as in `gru`."""
+    """The weights of an LSTM, or of several, from the layout of one library in that of another. Options as in `gru`.
+
+    >>> params, _ = fdl.lstm(4).init(jax.random.key(0), (7, 3))
+    >>> fdl.convert.lstm(params, source="fdl", target="torch")["weight_ih_l0"].shape
+    (16, 3)
+    """
     return converted("lstm", LAYOUTS, weights, source, target, bias=bias, gradients=gradients)

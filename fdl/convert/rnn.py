@@ -21,5 +21,10 @@ LAYOUTS = {
 def rnn(
     weights: Any, source: str = "torch", target: str = "fdl", *, bias: bool | None = None, gradients: bool = False
 ) -> Any:
-    """The weights of a simple recurrent layer, or of several, from one library's layout in another's. Options as in `gru`."""
+    """The weights of a simple recurrent layer, or of several, from one library's layout in another's. Options as in `gru`.
+
+    >>> params, _ = fdl.rnn(4).init(jax.random.key(0), (7, 3))
+    >>> fdl.convert.rnn(params, source="fdl", target="torch")["weight_ih_l0"].shape
+    (4, 3)
+    """
     return converted("rnn", LAYOUTS, weights, source, target, bias=bias, gradients=gradients)

@@ -36,13 +36,21 @@ def cifar10(folder: str | os.PathLike[str]) -> tuple[Examples, Examples]:
 
     Errors: DataError, naming the file, the offset and the reason, for a folder without any file to train on or to test on, and
     for a file that is damaged, cut short, too long or not of this format.
+
+        >>> (x, y), (xt, yt) = fdl.data.cifar10("cifar10")
+        >>> x.shape[1:], x.dtype
+        ((32, 32, 3), dtype('float32'))
     """
     files = cifar10_files(folder)
     return _examples(files["train"]), _examples(files["test"])
 
 
 def cifar10_files(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
-    """{"train", "test"}: the files of the folder that `cifar10` reads, in this order. The whole set has five and one."""
+    """{"train", "test"}: the files of the folder that `cifar10` reads, in this order. The whole set has five and one.
+
+    >>> [path.name for path in fdl.data.cifar10_files("cifar10")["test"]]
+    ['test_batch.bin']
+    """
     folder = folder_of("fdl.data.cifar10", folder, HOLDS)
     train, test = _files(folder, "data_batch_"), _files(folder, "test_batch")
     whole = [path for path in test if path.name.removesuffix(".gz") == "test_batch.bin"]

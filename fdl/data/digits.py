@@ -24,6 +24,10 @@ def digits(*, images: bool = False) -> tuple[Examples, Examples]:
 
     x is float32 in [0, 1] (ink divided by 16) of shape [N, 64], rows of the picture one after the other; with
     `images=True` it is [N, 8, 8, 1], the NHWC layout that convolutions take. y is int32 [N], the digit.
+
+        >>> (x, y), (xt, yt) = fdl.data.digits()
+        >>> x.shape, y.shape, xt.shape
+        ((1437, 64), (1437,), (360, 64))
     """
     ink, labels = _stored()
     x = ink.astype(np.float32) / np.float32(16)  # [N, 8, 8]

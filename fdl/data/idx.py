@@ -33,6 +33,9 @@ def idx(path: str | os.PathLike[str]) -> NDArray[Any]:
 
     Errors: DataError, naming the file, the offset and the reason, for another magic, no axes or empty ones, fewer or more bytes
     than the header declares, a damaged gzip stream, NaN and infinities. Nothing is allocated for sizes that the file cannot hold.
+
+        >>> fdl.data.idx("mnist/train-labels-idx1-ubyte")
+        array([3, 8], dtype=uint8)
     """
     with contents(file_of("data.idx", path, "an IDX file")) as file:
         magic = bytes(file.read(4, "the magic number"))

@@ -29,6 +29,10 @@ def mnist(folder: str | os.PathLike[str]) -> tuple[Examples, Examples]:
 
     Errors: DataError, naming the file, the offset and the reason, for a file that is missing, damaged, cut short, too long or
     not of this format, and for labels that are not as many as the images.
+
+        >>> (x, y), (xt, yt) = fdl.data.mnist("mnist")
+        >>> x.shape[1:], x.dtype, y.dtype
+        ((28, 28, 1), dtype('float32'), dtype('int32'))
     """
     folder = folder_of("fdl.data.mnist", folder, "train-images-idx3-ubyte and three more, plain or .gz")
     return _part(folder, "train"), _part(folder, "t10k")

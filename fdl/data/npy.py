@@ -53,6 +53,9 @@ def npy(path: str | os.PathLike[str], *, memory_map: bool = False) -> NDArray[An
     Errors: DataError, naming the file, the offset and the reason, for another format, an array of no numbers or without entries, fewer
     or more bytes than the header declares, a damaged gzip stream, NaN and infinities. Nothing is unpickled, and nothing allocated for
     sizes that the file cannot hold.
+
+        >>> fdl.data.npy("x.npy").shape
+        (4, 3)
     """
     require_bool("data.npy", "memory_map", memory_map)
     where = file_of("data.npy", path, "a .npy file")

@@ -17,6 +17,10 @@ def npz(path: str | os.PathLike[str], x: str = "x", y: str = "y") -> tuple[NDArr
     Errors: DataError, naming the file, the offset and the reason, for a file that is no such archive, is damaged (every byte that is
     read is under a CRC-32), lacks one of the names, declares other sizes than there are, holds objects, NaN or infinities, or
     other numbers of examples. Nothing is unpickled, and nothing allocated for sizes that the file cannot hold.
+
+        >>> x, y = fdl.data.npz("data.npz")
+        >>> x.shape, y
+        ((4, 3), array([0, 1, 0, 1]))
     """
     for argument, name in (("x", x), ("y", y)):
         if not isinstance(name, str):

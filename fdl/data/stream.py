@@ -27,7 +27,12 @@ _ALIGNMENT = 64  # bytes
 
 
 class Chunk(NamedTuple):
-    """Some examples: arrays with as many rows; weights is None where the stream has none."""
+    """Some examples: arrays with as many rows; weights is None where the stream has none.
+
+    >>> stream = fdl.data.stream(np.zeros((10, 3), np.float32), np.zeros((10,), np.int32))
+    >>> stream.load(seed=0, epoch=0, index=0).x.shape
+    (10, 3)
+    """
 
     x: Any
     target: Any
@@ -36,7 +41,12 @@ class Chunk(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Stream:
-    """Chunks of examples; made by `fdl.data.stream`."""
+    """Chunks of examples; made by `fdl.data.stream`.
+
+    >>> stream = fdl.data.stream(np.zeros((10, 3), np.float32), np.zeros((10,), np.int32))
+    >>> stream.examples
+    10
+    """
 
     x: Any
     target: Any
@@ -144,6 +154,10 @@ def stream(
     check: look for NaN and infinities whenever a chunk is loaded; an example of weight 0 may hold them.
 
     Errors: InputError, InputTypeError for arrays of different lengths or of no numbers, and for sizes below 1.
+
+        >>> x, y = np.zeros((1000, 3), np.float32), np.zeros((1000,), np.int32)
+        >>> fdl.data.stream(x, y, chunk_size=256).sizes
+        (256, 256, 256, 232)
     """
     arrays: dict[str, Any] = {"x": x, "target": target} | ({} if weights is None else {"weights": weights})
     for name, array in arrays.items():

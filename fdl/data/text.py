@@ -95,6 +95,10 @@ def text(path: str | os.PathLike[str] | None = None) -> Text:
 
     Errors: DataError, naming the file, the offset, the line and the reason, for a file that is missing, empty, damaged, larger than
     LARGEST, not UTF-8, or that holds NUL; InputTypeError for what is no path.
+
+        >>> text = fdl.data.text("notes.txt")
+        >>> text
+        Text(76 characters, 8 different ones)
     """
     if path is None:
         return _of(_own())

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from fdl.errors import refuse, refuse_type, shown
+
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
 # What keeps a unit from learning, `Chart.units`. The first that applies.
@@ -60,9 +62,10 @@ class Chart:
         step            the training step, -1 if it was not given
         loss            the mean loss; eval_loss: of the model in use (train=False), measured if it has running statistics
         chance_loss     what a model that knows nothing pays: log V for V classes, log 2 for yes or no, the variance of a real target
-        examples        how many values of the loss count
+        examples        how many examples count
         input_rms       root mean square of x; feature_rms: of the largest feature, which is number `feature`
-        constant_features   how many features have one value, other than 0, in all examples; constant_feature: the first of them
+        constant_features   how many features have one value in all examples that is not blank (0, or the least value of x where
+                        features that vary have it too); constant_feature: the first of them
         label_share     the share of the most frequent label (1 for a real target that is constant); label_classes: how many
                         classes occur; label_entropy: in nats; label_outside: labels that are no class
         unit_rows       the share of the model's outputs (rows) that lie in [0, 1] and sum to 1; outside_unit: of entries outside [0, 1]
@@ -85,6 +88,13 @@ class Chart:
         noise           [P] trace of the covariance of one example's gradient: the sum over entries of their variance
         cosine          [P] with the previous gradient; total_cosine: over all parameters
         weight_spread, gradient_spread  [P] of weights: how far units differ, max |w_j - w_0| / max |w|; 0 where all are alike
+
+        >>> model, loss = fdl.serial(fdl.dense(2), fdl.tanh()), fdl.losses.mean_squared_error
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> x, y = jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32)
+        >>> chart = fdl.doctor.examine(model, loss, params, state, x, y)
+        >>> chart.names
+        ('dense_0', 'tanh_1')
     """
 
     step: Any
@@ -175,10 +185,28 @@ def _ratio(above: Any, below: Any) -> Any:
         return above / below
 
 
-def unstacked(charts: Any) -> list[Chart]:
-    """One chart, a list of them, or a stacked one (of `scan`, `vmap`), as a list of charts of NumPy arrays."""
+def unstacked(where: str, charts: Any) -> list[Chart]:
+    """One chart, a list of them, or a stacked one (of `scan`, `vmap`), as a list of charts of NumPy arrays, all of one model."""
+    seen = _apart(where, charts)
+    if not seen:
+        refuse(where, "got no charts, wanted at least one")
+    for number, chart in enumerate(seen):
+        for name in (*_STATIC[:-1], "units"):
+            theirs, ours = getattr(chart, name), getattr(seen[0], name)
+            if name == "units":
+                theirs, ours = ({layer: units.shape for layer, units in one.items()} for one in (theirs, ours))
+            if theirs != ours:
+                wanted = "wanted charts of one model: take them one model at a time"
+                refuse(where, f"chart {number} has other {name} than chart 0, {wanted}")
+    return seen
+
+
+def _apart(where: str, charts: Any) -> list[Chart]:
     if isinstance(charts, list | tuple):
-        return [one for chart in charts for one in unstacked(chart)]
+        return [one for chart in charts for one in _apart(where, chart)]
+    if not isinstance(charts, Chart):
+        wanted = "wanted what fdl.doctor.examine returns, a list of them, or Result.charts of fit(doctor=n)"
+        refuse_type(where, f"charts is {shown(charts)}, {wanted}")
     on_host = jax.tree.map(np.asarray, charts)
     if on_host.loss.ndim == 0:
         return [on_host]

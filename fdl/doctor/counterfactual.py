@@ -20,6 +20,7 @@ from fdl.backprop import deltas, require_loss, require_model, value_and_grad
 from fdl.compose import rebuilt
 from fdl.doctor.finding import Finding
 from fdl.doctor.watch import COMPOSITES
+from fdl.errors import refuse, refuse_type, shown
 from fdl.layer import Layer, Params
 from fdl.layers.activations import ACTIVATIONS, relu
 from fdl.layers.batch_norm import batch_norm
@@ -34,6 +35,11 @@ class Case:
 
     Given to `examine`, a case travels in the chart's static part (compared by identity), and `diagnose(chart,
     counterfactual=True)` finds it there.
+
+        >>> model, loss = fdl.dense(2), fdl.losses.mean_squared_error
+        >>> data = jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32)
+        >>> fdl.doctor.Case(model, loss, optax.sgd, 0.1, data).learning_rate  # for diagnose(chart, counterfactual=case)
+        0.1
     """
 
     model: Layer
@@ -48,7 +54,14 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """error: at the output of the first layer with weights, before the first step; loss: after the last one."""
+    """error: at the output of the first layer with weights, before the first step; loss: after the last one.
+
+    >>> model, loss = fdl.serial(fdl.dense(2)), fdl.losses.mean_squared_error
+    >>> data = jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32)
+    >>> as_is, slower = fdl.doctor.what_if(fdl.doctor.Case(model, loss, optax.sgd, 0.1, data), ["learning rate / 10"])
+    >>> bool(as_is.loss < slower.loss)
+    True
+    """
 
     change: str
     error: float
@@ -85,7 +98,7 @@ _MODELS: dict[str, Callable[[Layer], Layer]] = {
     "relu": lambda model: _replaced(model, lambda name, layer: ((name, relu()),)),
     "batch_norm": lambda model: _replaced(model, lambda name, layer: ((f"{name}_norm", batch_norm()), (name, layer))),
 }
-AS_IS = "as it is"
+AS_IS, STANDARDIZED = "as it is", "x standardized"
 
 
 def with_effects(findings: list[Finding], case: Case) -> list[Finding]:
@@ -110,9 +123,26 @@ def with_effects(findings: list[Finding], case: Case) -> list[Finding]:
 
 
 def what_if(case: Case, changes: Sequence[str]) -> list[Outcome]:
-    """The outcome as it is, then of every change."""
+    """The outcome as it is, then of every change.
+
+    >>> model, loss = fdl.serial(fdl.dense(2), fdl.sigmoid(), fdl.dense(2)), fdl.losses.mean_squared_error
+    >>> data = jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32)
+    >>> case = fdl.doctor.Case(model, loss, optax.sgd, 0.1, data, steps=3)
+    >>> [outcome.change for outcome in fdl.doctor.what_if(case, ["relu"])]
+    ['as it is', 'relu']
+    """
     require_model("doctor.Case", case.model)
     require_loss("doctor.Case", case.loss, "manual")
+    if not callable(case.optimizer):
+        wanted = "wanted a function of the learning rate: optax.adam, or lambda rate: optax.sgd(rate, momentum=0.9)"
+        refuse_type("doctor.Case", f"optimizer is {shown(case.optimizer)}, {wanted}")
+    x, target = case.data
+    if len(x) != len(target):
+        refuse("doctor.Case", f"data holds {len(x)} examples and {len(target)} targets, wanted one target per example")
+    for change in changes:
+        if change not in (*_INITIALISERS, *_RATES, *_MODELS, STANDARDIZED):
+            known = ", ".join((*_INITIALISERS, *_RATES, *_MODELS, STANDARDIZED))
+            refuse("doctor.what_if", f"change is {change!r}, wanted one of {known}")
     numbers = [AS_IS, *(change for change in changes if change not in _MODELS)]
     outcomes = _side_by_side(case, case.model, numbers)
     for change in changes:
@@ -128,7 +158,7 @@ def _side_by_side(case: Case, model: Layer, changes: list[str]) -> list[Outcome]
     params, state = model.init(key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
     starts = [_redrawn(params, jax.random.fold_in(key, 1), _INITIALISERS.get(change)) for change in changes]
     rates = jnp.asarray([case.learning_rate * _RATES.get(change, 1.0) for change in changes], jnp.float32)
-    shift, scale = zip(*(_scaling(x, change == "x standardized") for change in changes), strict=True)
+    shift, scale = zip(*(_scaling(x, change == STANDARDIZED) for change in changes), strict=True)
     run = _program(model, case.loss, case.optimizer, case.steps, min(case.batch_size, len(x)))
     stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *starts)
     errors, losses = run(stacked, rates, jnp.stack(shift), jnp.stack(scale), state, x, target, key)
@@ -148,8 +178,8 @@ def _program(model: Layer, loss: Op, optimizer: Callable, steps: int, batch: int
         rows = jax.vmap(lambda one: jax.random.choice(one, len(x), (batch,), replace=False))(keys)
         standard = lambda rows: ((x[rows] - shift[None]) / scale[None]).astype(x.dtype) if _real(x) else x[rows]
         own = keys[0] if model.stochastic else None
-        first = next(name for name in model.names if _has(params, name))
-        error = deltas(model, loss, params, state, standard(rows[0]), target[rows[0]], own)[first]
+        errors = deltas(model, loss, params, state, standard(rows[0]), target[rows[0]], own)
+        error = errors[next(name for name in errors if not model.names or _has(params, name))]
 
         def step(carry, at):
             params, state, opt_state = carry

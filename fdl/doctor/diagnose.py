@@ -6,7 +6,7 @@ from fdl.doctor.chart import Chart, unstacked
 from fdl.doctor.counterfactual import Case, with_effects
 from fdl.doctor.finding import SEVERITIES, Course, Finding
 from fdl.doctor.rules import RULES
-from fdl.errors import refuse, refuse_type, shown
+from fdl.errors import refuse_type, shown
 
 
 def diagnose(
@@ -20,10 +20,20 @@ def diagnose(
     activations and normalization then say in numbers what each remedy would do (`Finding.effects`).
 
     Ranking: what another finding explains (a rate too high kills units) comes after it; then by severity; then causes first.
+
+        >>> model = fdl.serial(fdl.dense(2), fdl.softmax())
+        >>> loss = fdl.losses.softmax_cross_entropy_with_integer_labels  # which takes the logits
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> x, y = jnp.float32([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), jnp.int32([0, 1, 0, 1])
+        >>> findings = fdl.doctor.diagnose(fdl.doctor.examine(model, loss, params, state, x, y))
+        >>> [finding.code for finding in findings]
+        ['loss_expects_logits']
     """
-    seen = unstacked(charts)
-    if not seen:
-        refuse("doctor.diagnose", "got no charts, wanted at least one")
+    seen = unstacked("doctor.diagnose", charts)
+    if not (history is None or isinstance(history, dict)):
+        refuse_type(
+            "doctor.diagnose", f"history is {shown(history)}, wanted Result.history: {{name: one number per epoch}}"
+        )
     case = _case(seen[0], counterfactual)
     course = Course(seen, history)
     ranked = rank([(place, finding) for place, rule in enumerate(RULES) for finding in rule.find(course)])

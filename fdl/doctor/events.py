@@ -18,7 +18,7 @@ ENTRIES = 1000  # that a histogram stands for: TensorBoard counts in whole numbe
 
 def write_events(folder: str | os.PathLike, charts: Any) -> None:
     """Writes the charts into an event file in this folder; their steps, or their number where they have none, are its steps."""
-    seen = unstacked(charts)
+    seen = unstacked("doctor.write_events", charts)
     steps = [int(chart.step) for chart in seen]
     steps = steps if min(steps) >= 0 else list(range(len(seen)))
     file = EventFile("doctor.write_events", Path(folder), steps[0])

@@ -18,6 +18,7 @@ leak: 3.1, 1.7, 2.1 and 1.4. On the smallest net every operation costs a microse
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from fdl.backprop import counted, require_loss, require_model
@@ -26,7 +27,7 @@ from fdl.doctor.chart import Chart
 from fdl.doctor.signals import outgoing, percentiles, signals, squared, unit_layers, units
 from fdl.doctor.spectrum import singular_values, spectrum
 from fdl.doctor.watch import Notes, observed
-from fdl.errors import refuse
+from fdl.errors import refuse, refuse_type, shown
 from fdl.layer import Layer, Params, State
 from fdl.losses.mean import mean
 from fdl.op import Op, accumulator
@@ -63,6 +64,12 @@ def examine(
     previous: the gradient of an earlier step, for `cosine`. step: the number of this step, from 0.
     noise: "estimate", "exact" (all examples' gradients at once), or None. spectrum: 0 leaves singular values out; leak=False
     what examples do to each other. case: see `counterfactual.Case`.
+
+        >>> model, loss = fdl.serial(fdl.dense(2), fdl.tanh()), fdl.losses.mean_squared_error
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> x, y = jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32)
+        >>> fdl.doctor.examine(model, loss, params, state, x, y).names
+        ('dense_0', 'tanh_1')
     """
     return examine_step(
         *(model, loss, params, state, x, target, key, optimizer, opt_state),
@@ -94,13 +101,30 @@ def examine_step(
     case: Any = None,
 ) -> tuple[Chart, tuple[Any, State], Params, tuple[Any, Any] | None]:
     """(chart, (value, state), grads, (updates, opt_state) or None): `examine` with what a training step needs, so that a step
-    that is examined does not compute its gradient twice."""
+    that is examined does not compute its gradient twice.
+
+        >>> model, loss = fdl.serial(fdl.dense(2), fdl.tanh()), fdl.losses.mean_squared_error
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> x, y = jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32)
+        >>> chart, (value, state), grads, _ = fdl.doctor.examine_step(model, loss, params, state, x, y)
+        >>> grads["dense_0"]["w"].shape
+        (3, 2)
+    """
     require_model("doctor.examine", model)
     require_loss("doctor.examine", loss, "manual")
     if noise not in (None, "estimate", "exact"):
         refuse("doctor.examine", f'noise is {noise!r}, wanted "estimate", "exact" or None')
-    if sample < 2:
-        refuse("doctor.examine", f"sample is {sample}, wanted at least 2 entries to take percentiles of")
+    if not isinstance(sample, int) or sample < 2:
+        refuse("doctor.examine", f"sample is {sample!r}, wanted at least 2 entries to take percentiles of")
+    if not isinstance(spectrum, int) or spectrum < 0:
+        refuse(
+            "doctor.examine", f"spectrum is {spectrum!r}, wanted a number of steps, or 0 to leave singular values out"
+        )
+    if optimizer is not None and not hasattr(optimizer, "update"):
+        refuse_type("doctor.examine", f"optimizer is {shown(optimizer)}, wanted one of optax: optax.sgd(0.1)")
+    if previous is not None and jax.tree.structure(previous) != jax.tree.structure(params):
+        wanted = "wanted an earlier gradient: a tree like params"
+        refuse("doctor.examine", f"previous is {shown(previous)}, {wanted}")
     target, mask, weights = counted(x, target, mask, weights)
     watching, notes = observed(model)
     y, new_state, residuals = watching.forward(params, state, x, train=train, key=key, mask=mask)
@@ -121,16 +145,16 @@ def examine_step(
         step=jnp.asarray(step, jnp.int32),
         loss=value,
         eval_loss=_eval_loss(model, loss, params, state, x, target, mask, weights, seen, train),
-        chance_loss=batch.chance_loss(loss, y, target),
+        chance_loss=batch.chance_loss(loss, y, target, mask),
         examples=examples,
         **of_layers,
         leak=_leak(model, loss, params, state, x, target, key, train, leak),
         units={name: units(seen, name) for name in unit_layers(seen)},
         **of_parameters,
         **_not_finite(model, seen, params, grads, x, target, value, dy, squares),
-        **batch.input_facts(x),
-        **{name: jnp.asarray(fact) for name, fact in batch.label_facts(y, target).items()},
-        **batch.output_facts(y),
+        **batch.input_facts(x, mask),
+        **{name: jnp.asarray(fact) for name, fact in batch.label_facts(y, target, mask).items()},
+        **batch.output_facts(y, mask),
         names=tuple(seen),
         kinds=tuple(one.layer.name for one in seen.values()),
         outgoing=tuple((name, tuple(outgoing(seen, name))) for name in unit_layers(seen)),
@@ -154,9 +178,10 @@ def _of_layers(notes: Notes, examples: Any, sample: int, steps: int) -> tuple[di
     diagonals, aboves = zip(*(spectrum(one, steps) for one in seen.values()), strict=True)
     fields["spectrum"] = singular_values(jnp.stack(diagonals), jnp.stack(aboves))
     # an output that is the next layer's input is sorted once
-    arrays: dict[int, Any] = {id(a): a for one in seen.values() for a in (one.x, one.y, one.dy)}
+    arrays = {id(a): (a, one.walk.mask) for one in seen.values() for a in (one.x, one.y, one.dy)}
     rows = {key: row for row, key in enumerate(arrays)}
-    sorted_rows = percentiles([a.astype(accumulator(examples.dtype)) for a in arrays.values()], sample)
+    wide = [a.astype(accumulator(examples.dtype)) for a, _ in arrays.values()]
+    sorted_rows = percentiles(wide, sample, [mask for _, mask in arrays.values()])
     for name, which in (("input", "x"), ("output", "y"), ("error", "dy")):
         places = jnp.asarray([rows[id(getattr(one, which))] for one in seen.values()])
         fields[f"{name}_percentiles"] = sorted_rows[places]
@@ -233,7 +258,7 @@ def _not_finite(model, seen, params, grads, x, target, value, dy, squares) -> di
     leaves = parameters.leaves(seen)
     of = lambda what, tree: [(f"{what} {'/'.join(w)}", parameters.leaf(tree, *w, own)) for w in leaves]
     found = [("input", x), ("target", target), *of("parameter", params)]
-    found += [(f"forward {name}", one.y) for name, one in seen.items()]
+    found += [(f"forward {name}", batch.where_counted(one.walk.mask, one.y)) for name, one in seen.items()]
     found += [("loss", value), ("backward loss", dy)]
     for name, one in reversed(seen.items()):
         found += [(f"backward {name}", one.dx), *_gradients_of(name, one, grads, own)]

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fdl.doctor.batch import counted_only
 from fdl.doctor.signals import squared
 from fdl.doctor.watch import Notes, Seen
 from fdl.layers.batch_norm.layer import statistics
@@ -67,8 +68,10 @@ def drift(seen: Seen) -> tuple[Any, Any]:
         return jnp.full((), jnp.nan, dtype), jnp.full((), jnp.nan, dtype)
     mean, var = statistics(seen.state)
     axes = tuple(range(seen.x.ndim - mean.ndim))
-    x = seen.x.astype(dtype)
-    batch_mean, batch_var = jnp.mean(x, axis=axes), jnp.var(x, axis=axes)
+    x, mask = seen.x.astype(dtype), seen.walk.mask
+    where = None if mask is None else counted_only(mask, jnp.ones(x.shape, bool), False)
+    entries = x.size / mean.size if where is None else jnp.sum(where) / mean.size
+    batch_mean, batch_var = jnp.mean(x, axis=axes, where=where), jnp.var(x, axis=axes, where=where)
     small = 1e-5
     moved = (batch_mean - mean) ** 2 / (var + small) + (jnp.log((batch_var + small) / (var + small)) / 2) ** 2
-    return jnp.sqrt(jnp.mean(moved)), jnp.asarray(x.size / mean.size, dtype)
+    return jnp.sqrt(jnp.mean(moved)), jnp.asarray(entries, dtype)

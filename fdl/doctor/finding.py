@@ -17,6 +17,14 @@ class Finding:
 
     severity: "error" (this does not train), "warning" (it trains worse than it could), "note" (worth knowing), "none" (healthy).
     layer: the name of a layer, a parameter or "" for the whole.
+
+        >>> model = fdl.serial(fdl.dense(2), fdl.softmax())
+        >>> loss = fdl.losses.softmax_cross_entropy_with_integer_labels  # which takes the logits
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> x, y = jnp.float32([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), jnp.int32([0, 1, 0, 1])
+        >>> finding = fdl.doctor.diagnose(fdl.doctor.examine(model, loss, params, state, x, y))[0]
+        >>> finding.code, finding.layer
+        ('loss_expects_logits', 'softmax_1')
     """
 
     code: str

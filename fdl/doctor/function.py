@@ -65,7 +65,7 @@ def kind_of(equation: Any) -> str | None:
         inner, _ = opened(call_of(equation, _CUSTOM))
         return next(filter(None, map(kind_of, inner.eqns)), None)
     if name == "max" and any(_is_zero(atom) for atom in equation.invars):
-        return "relu"
+        return "relu" if equation.outvars[0].aval.ndim > 1 else None  # a variance per feature or example, kept above 0
     return name if name in _LOOPS else _PRIMITIVES.get(name)
 
 
@@ -100,10 +100,21 @@ def examine_function(
 
     Layers are the activations and loops in the order in which they are computed; the last one is the output. `spectrum` and
     `drift` are NaN. Pure: for `jit`.
+
+        >>> params = {"w": jnp.ones((3, 2), jnp.float32)}
+        >>> x, y = jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32)
+        >>> apply = lambda params, x: jnp.tanh(x @ params["w"])
+        >>> chart = fdl.doctor.examine_function(apply, params, x, y, fdl.losses.mean_squared_error)
+        >>> chart.parameters
+        ('w',)
     """
     if not callable(apply) or not callable(loss):
         wanted = "wanted functions: apply(params, x) -> y and loss(y, target) -> one value per example"
         refuse_type("doctor.examine_function", f"apply is {shown(apply)} and loss is {shown(loss)}, {wanted}")
+    if optimizer is not None and not hasattr(optimizer, "update"):
+        refuse_type("doctor.examine_function", f"optimizer is {shown(optimizer)}, wanted one of optax: optax.sgd(0.1)")
+    if not hasattr(x, "shape"):
+        refuse_type("doctor.examine_function", f"x is {shown(x)}, wanted one array; let apply(params, x) take it apart")
     leaves, rebuild, names = _split(params)
     if not leaves:
         refuse("doctor.examine_function", "params hold no floating arrays; pass the parameters, not the module's class")
@@ -257,8 +268,14 @@ def _units(found: tuple[str, Any, Any], error: Any, facts: Any) -> Any:
 def _update(optimizer: Any, opt_state: Any, params: Any, grads: list, rebuild: Callable) -> list | None:
     if optimizer is None:
         return None
-    updates, _ = optimizer.update(rebuild(grads), optimizer.init(params) if opt_state is None else opt_state, params)
+    grads, params = (jax.tree.map(_array_or_none, tree) for tree in (rebuild(grads), params))
+    updates, _ = optimizer.update(grads, optimizer.init(params) if opt_state is None else opt_state, params)
     return _split(updates)[0]
+
+
+def _array_or_none(leaf: Any) -> Any:
+    """An optimizer knows arrays alone; functions in a tree are left out as `equinox.filter(tree, is_array)` does."""
+    return leaf if hasattr(leaf, "dtype") else None
 
 
 def _cosines(grads: list, previous: list | None, ours: Any) -> tuple[Any, Any]:

@@ -33,7 +33,7 @@ USUAL_UPDATE = (
 
 def pictures(charts: Any) -> dict[str, Any]:
     """{"gradient-flow": figure, ...}: those whose measurements the charts hold."""
-    seen = unstacked(charts)
+    seen = unstacked("doctor.pictures", charts)
     drawn = {}
     for draw, there in (
         (gradient_flow, bool(seen)),
@@ -226,7 +226,7 @@ def jacobian_spectrum(charts: Any) -> Any:
 
 
 def _seen(where: str, charts: Any) -> list[Chart]:
-    seen = unstacked(charts)
+    seen = unstacked("doctor.pictures", charts)
     if not seen:
         refuse(where, "got no charts, wanted at least one")
     return seen

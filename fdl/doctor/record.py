@@ -40,7 +40,15 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Chart) if field.name 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """charts: stacked, of numpy arrays [T, ...]. history: {name: [epochs]}. divergence: where the run stopped being finite, or ""."""
+    """charts: stacked, of numpy arrays [T, ...]. history: {name: [epochs]}. divergence: where the run stopped being finite, or "".
+
+    >>> model, loss = fdl.serial(fdl.dense(2), fdl.tanh()), fdl.losses.mean_squared_error
+    >>> params, state = model.init(jax.random.key(0), (3,))
+    >>> x, y = jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32)
+    >>> _ = fdl.doctor.save("seen", fdl.doctor.examine(model, loss, params, state, x, y))
+    >>> fdl.doctor.load("seen").charts.loss.shape
+    (1,)
+    """
 
     charts: Chart
     history: dict[str, np.ndarray]
@@ -54,6 +62,12 @@ def save(folder: str | os.PathLike, result: Any, history: dict[str, Any] | None 
     result: what `fit(doctor=n)` returned, a chart, a list of charts in the order of time, or a stacked one; all of one model.
     history, findings: by default the result's; of charts, what `diagnose` says.
     Errors: InputError for a result without charts, or charts of different models; DataError for a folder that cannot be written.
+
+        >>> model, loss = fdl.serial(fdl.dense(2), fdl.tanh()), fdl.losses.mean_squared_error
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> x, y = jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32)
+        >>> fdl.doctor.save("seen", fdl.doctor.examine(model, loss, params, state, x, y)).name
+        'doctor.npz'
     """
     where = "doctor.save"
     folder = _path(where, folder)
@@ -62,14 +76,12 @@ def save(folder: str | os.PathLike, result: Any, history: dict[str, Any] | None 
         refuse(
             where, f"result is {type(result).__name__} without charts; train with fit(..., doctor=10), or pass charts"
         )
-    seen = unstacked(charts)
-    if not seen:
-        refuse(where, "got no charts, wanted at least one")
+    seen = unstacked(where, charts)
     history = dict(getattr(result, "history", None) or {}) if history is None else history
     findings = getattr(result, "findings", ()) if findings is None else findings
     findings = tuple(findings or diagnose(seen, history))
     divergence = getattr(result, "divergence", None)
-    data = _encoded(where, seen, history, findings, "" if divergence is None else str(divergence))
+    data = _encoded(seen, history, findings, "" if divergence is None else str(divergence))
     path = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +93,15 @@ def save(folder: str | os.PathLike, result: Any, history: dict[str, Any] | None 
 
 def load(folder: str | os.PathLike) -> Record:
     """What `save` wrote into this folder, verified. Errors: DataError, one sentence, for a folder without a record, or a file that is
-    damaged or of another kind."""
+    damaged or of another kind.
+
+        >>> model, loss = fdl.serial(fdl.dense(2), fdl.tanh()), fdl.losses.mean_squared_error
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> x, y = jnp.ones((4, 3), jnp.float32), jnp.zeros((4, 2), jnp.float32)
+        >>> _ = fdl.doctor.save("seen", fdl.doctor.examine(model, loss, params, state, x, y))
+        >>> fdl.doctor.load("seen").charts.names
+        ('dense_0', 'tanh_1')
+    """
     folder = _path("doctor.load", folder)
     path = folder / NAME if folder.is_dir() else folder
     if not path.exists():
@@ -118,14 +138,8 @@ def _path(where: str, folder: Any) -> Path:
 # ---- out
 
 
-def _encoded(where: str, seen: list[Chart], history: dict[str, Any], findings: tuple, divergence: str) -> bytes:
+def _encoded(seen: list[Chart], history: dict[str, Any], findings: tuple, divergence: str) -> bytes:
     first = seen[0]
-    for number, chart in enumerate(seen):
-        for name in _STATIC:
-            if getattr(chart, name) != getattr(first, name):
-                refuse(
-                    where, f"chart {number} has other {name} than chart 0, wanted charts of one model; save them apart"
-                )
     stacked = lambda values: _plain(np.stack([np.asarray(value) for value in values]))
     arrays = {f"chart/{name}": stacked([getattr(chart, name) for chart in seen]) for name in _FIELDS}
     arrays |= {f"units/{i}": stacked([chart.units[name] for chart in seen]) for i, name in enumerate(first.units)}

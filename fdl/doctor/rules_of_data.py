@@ -57,12 +57,13 @@ def input_not_scaled(course: Course) -> Iterator[Finding]:
             f"feature {int(first.feature)} of x has an rms of {first.feature_rms:.3g}, all of x {first.input_rms:.3g}"
         )
         yield Finding("input_not_scaled", "input", severity, evidence, remedy)
-    elif first.input_rms < SMALL_INPUT:
-        yield Finding("input_not_scaled", "input", "error", f"x has an rms of {first.input_rms:.3g}", remedy)
+    elif first.feature_rms < SMALL_INPUT:  # of the largest: one-hot rows have few entries, and these are 1
+        evidence = f"x has an rms of {first.input_rms:.3g}, its largest feature {first.feature_rms:.3g}"
+        yield Finding("input_not_scaled", "input", "error", evidence, remedy)
 
 
 def constant_feature(course: Course) -> Iterator[Finding]:
-    """Features that are always 0, like blank pixels, are left alone: they cost nothing and mislead nobody."""
+    """Blank features, such as the border of a picture, are left alone: they cost nothing and mislead nobody."""
     if course.examples < ENOUGH or any(chart.constant_features == 0 for chart in course.charts):
         return
     number = int(min(chart.constant_features for chart in course.charts))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fdl.doctor.finding import Course, Finding
+from fdl.layers.activations import ACTIVATIONS
 
 # The loss at the start against chance. doctor_cases: healthy starts have 0.98 to 1.2 times, output weights 20 times too large 3.7.
 BAD_START = 2.0
@@ -28,6 +29,7 @@ SMALL_BATCH = 12
 AT_CHANCE = (
     0.95  # of the loss that chance predicts. doctor_cases: shuffled labels 0.98, the slowest healthy training 0.9
 )
+UNLEARNED = 0.97  # of the loss that chance predicts
 # The validation loss against its lowest, and the training loss against the validation loss.
 OVERFIT = 1.1
 BY_HEART = 0.2
@@ -46,7 +48,7 @@ def learning_rate_too_high(course: Course) -> Iterator[Finding]:
     no_better = np.isfinite(end) and (end > WORSE * start or (jump > JUMPS and end > AT_CHANCE * min(start, ceiling)))
     if diverged or no_better:
         moves = "" if np.isnan(jump) else f", and weights move by up to {jump:.2g} of themselves per step"
-        evidence = f"the loss goes from {start:.3g} to {end:.3g}, at its highest {np.max(course.losses):.3g}{moves}"
+        evidence = f"the loss goes from {start:.3g} to {end:.3g}, at its highest {np.nanmax(course.losses):.3g}{moves}"
         remedy = "divide the learning rate by 10, warm up, or clip the gradient"
         yield Finding("learning_rate_too_high", "", "error", evidence, remedy)
 
@@ -64,10 +66,18 @@ def learning_rate_too_low(course: Course) -> Iterator[Finding]:
 
 
 def frozen_layer(course: Course) -> Iterator[Finding]:
-    """Its gradient, or its update, is exactly 0 in every chart, though an error reaches it and other layers move."""
+    """Its gradient, or its update, is exactly 0 in every chart, though an error reaches it and other layers move; or a layer
+    without weights hands nothing on of the errors that reach it."""
     charts = course.finite
     if not charts:
         return
+    for place, (name, kind) in enumerate(zip(course.first.names, course.first.kinds, strict=True)):
+        plain = kind not in ACTIVATIONS and not any(owner.startswith(f"{name}/") for owner in course.first.parameters)
+        if plain and all(chart.error[place] > 0 and chart.growth[place] == 0 for chart in charts):
+            evidence = f"an error of {charts[-1].error[place]:.2g} arrives at {name} and none leaves it: what is in front does not learn"
+            yield Finding(
+                "frozen_layer", name, "error", evidence, "look for stop_gradient, or a backward that returns zeros"
+            )
     moving = [at for at in course.weights if any(chart.gradient[at] > 0 and chart.update[at] != 0 for chart in charts)]
     for at in course.weights:
         name = course.layer_of(at)
@@ -93,18 +103,22 @@ def bad_initial_loss(course: Course) -> Iterator[Finding]:
     bound = BAD_START_OF_SQUARES if first.loss_name == "mean_squared_error" else BAD_START
     if not course.at_start or not first.loss > bound * first.chance_loss:
         return
-    end = first.names[-1]
-    evidence = (
-        f"the loss starts at {first.loss:.3g}, chance is {first.chance_loss:.3g}: the outputs (rms {first.output_rms[-1]:.3g}) "
-        "are sure of themselves before they know anything"
-    )
-    yield Finding(
-        "bad_initial_loss", end, "warning", evidence, f"start {end} with smaller weights (normal(0.01), or 0)"
-    )
+    end, size = first.names[-1], float(first.output_rms[-1])
+    evidence = f"the loss starts at {first.loss:.3g}, chance is {first.chance_loss:.3g}: the outputs (rms {size:.3g}) "
+    remedy = f"start {end} with smaller weights (normal(0.01), or 0)"
+    if first.loss_name != "mean_squared_error":
+        evidence += "are sure of themselves before they know anything"
+    elif size**2 < first.loss / 2:
+        evidence += "are far from where the targets are"
+        remedy = "standardize the target: subtract its mean over the training data, divide by its deviation"
+    else:
+        evidence += "vary more than the targets"
+        remedy += ", or standardize the target"
+    yield Finding("bad_initial_loss", end, "warning", evidence, remedy)
 
 
 def batch_norm_small_batch(course: Course) -> Iterator[Finding]:
-    entries = course.last.statistics_of
+    entries = course.median("statistics_of")  # the last batch of an epoch may be a partial one
     places = [place for place, n in enumerate(entries) if n < FEW]
     if places:
         few = entries[places[0]]
@@ -112,6 +126,12 @@ def batch_norm_small_batch(course: Course) -> Iterator[Finding]:
         evidence = f"its statistics are of {few:.0f} entries: a variance of so few is off by {off:.0%} of itself"
         remedy = "larger batches; or layer_norm, group_norm, which need no batch"
         yield Finding("batch_norm_small_batch", course.last.names[places[0]], "error", evidence, remedy)
+
+
+def _lost_in_use(course: Course) -> bool:
+    """Whether all that was learned is lost with the running statistics: the batch itself is at chance again."""
+    last = course.last
+    return bool(last.eval_loss > UNLEARNED * last.chance_loss and last.loss < AT_CHANCE * last.chance_loss)
 
 
 def batch_norm_train_eval_gap(course: Course) -> Iterator[Finding]:
@@ -122,7 +142,8 @@ def batch_norm_train_eval_gap(course: Course) -> Iterator[Finding]:
     last, chance = later[-1], np.nan_to_num(later[-1].chance_loss, nan=float(later[-1].loss))
     ratio = float(np.median([chart.eval_loss / chart.loss for chart in later]))
     gap = float(np.median([chart.eval_loss - chart.loss for chart in later]))
-    if ratio > GAP and gap > GAP_OF_CHANCE * chance:
+    lost = _lost_in_use(course)
+    if lost or (ratio > GAP and gap > GAP_OF_CHANCE * chance):
         place = int(np.nanargmax(last.drift))
         evidence = (
             f"the same batch has a loss of {last.loss:.3g} by its own statistics and {last.eval_loss:.3g} by the running ones, which "
@@ -147,7 +168,8 @@ def labels_shuffled(course: Course) -> Iterator[Finding]:
     signal, chance = course.signal_to_noise(), float(course.last.chance_loss)
     remedy = "look at whether x and target are in the same order"
     losses, valid = course.curve("loss"), course.curve("valid_loss")
-    if len(valid) > 2 and valid.min() > 0.97 * chance and losses[-1] < AT_CHANCE * chance:
+    by_heart = len(valid) > 2 and valid.min() > UNLEARNED * chance and losses[-1] < AT_CHANCE * chance
+    if by_heart and not _lost_in_use(course):
         evidence = (
             f"the training loss falls to {losses[-1]:.3g}, the validation loss is never below {valid.min():.3g} (chance: "
             f"{chance:.3g}): the examples are learned by heart"

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fdl.doctor.batch import counted_places, where_counted
 from fdl.doctor.chart import ALIVE, MASKED, NEVER_ACTIVE, NO_OUTGOING, PERCENTILES, SATURATED
 from fdl.doctor.watch import Seen
 from fdl.layer import Layer
@@ -13,6 +14,7 @@ from fdl.layers.activations.row import Facts
 from fdl.op import Op, accumulator
 
 COUNTED = 256  # entries; more are sorted
+FINE = 5  # a stride below it may be rounded down by a third and more
 
 # What a unit's outgoing weights are looked for behind: each of these leaves channels where they are.
 _TRANSPARENT = (
@@ -51,14 +53,15 @@ def two_sided(facts: Facts) -> bool:
 def signals(seen: Seen, examples: Any) -> Signals:
     dtype = accumulator(seen.y.dtype)
     nothing = jnp.full((), jnp.nan, dtype)
-    size, of_y = squared(seen.dy), squared(seen.y)
+    size, of_y = squared(seen.dy), squared(where_counted(seen.walk.mask, seen.y))
     growth, squares = nothing, size + of_y
     if seen.dx is not None:
         of_dx = squared(seen.dx)
         growth, squares = jnp.sqrt(of_dx / size), squares + of_dx
     facts = facts_of(seen.layer)
-    saturated = nothing if facts is None else jnp.sum(flat_entries(seen.x, facts)).astype(dtype) / seen.y.size
-    return Signals(jnp.sqrt(size * examples), growth, jnp.sqrt(of_y / seen.y.size), saturated, squares)
+    entries = jnp.asarray(rows_counted(seen.y, seen.walk.mask) * seen.y.shape[-1], dtype)
+    saturated = nothing if facts is None else jnp.sum(flat_entries(seen, facts)).astype(dtype) / entries
+    return Signals(jnp.sqrt(size * examples), growth, jnp.sqrt(of_y / entries), saturated, squares)
 
 
 def squared(a: Any) -> Any:
@@ -67,9 +70,19 @@ def squared(a: Any) -> Any:
     return jnp.sum(a * a)
 
 
-def flat_entries(x: Any, facts: Facts) -> Any:
+def rows_counted(a: Any, mask: Any) -> Any:
+    """How many rows (all axes but the last) of a layer's array count."""
+    if mask is None:
+        return a.size // a.shape[-1]
+    mask = counted_places(mask, a)
+    return jnp.sum(mask, dtype=jnp.int32) * (a.size // (mask.size * a.shape[-1]))
+
+
+def flat_entries(seen: Seen, facts: Facts) -> Any:
     """[U] how many entries of each unit are flat."""
-    return jnp.sum(flat(x, facts), axis=tuple(range(x.ndim - 1)), dtype=jnp.int32)
+    x = seen.x
+    flats = where_counted(seen.walk.mask, flat(x, facts))
+    return jnp.sum(flats, axis=tuple(range(x.ndim - 1)), dtype=jnp.int32)
 
 
 def flat(x: Any, facts: Facts) -> Any:
@@ -80,9 +93,10 @@ def flat(x: Any, facts: Facts) -> Any:
     return inside
 
 
-def percentiles(arrays: list[Any], sample: int) -> Any:
-    """[len(arrays), E], of at most `sample` entries of each, evenly spaced."""
-    taken = jnp.stack([_spaced(a.reshape(-1), sample) for a in arrays])  # [A, S]
+def percentiles(arrays: list[Any], sample: int, masks: list[Any] | None = None) -> Any:
+    """[len(arrays), E], of at most `sample` entries of each, evenly spaced, of those that count."""
+    masks = [None] * len(arrays) if masks is None else masks
+    taken = jnp.stack([_spaced(a, sample, mask) for a, mask in zip(arrays, masks, strict=True)])  # [A, S]
     at = jnp.asarray(PERCENTILES) * (sample - 1) // 100
     if sample > COUNTED:
         return jnp.sort(taken, axis=1)[:, at]
@@ -95,14 +109,27 @@ def percentiles(arrays: list[Any], sample: int) -> Any:
     return jnp.sum(jnp.where(hits, taken[:, :, None], jnp.zeros((), taken.dtype)), axis=1)
 
 
-def _spaced(flat: Any, sample: int) -> Any:
-    """`sample` entries of a vector. The stride is odd, so that it does not fall into step with rows of even width."""
-    if flat.size >= sample:
-        stride = (flat.size - 1) // sample
-        stride -= 1 - stride % 2 if stride > 1 else 0
-        stride = max(stride, 1)
-        return jax.lax.slice(flat, (0,), (stride * (sample - 1) + 1,), (stride,))
-    return flat[jnp.arange(sample) * flat.size // sample]
+def _spaced(a: Any, sample: int, mask: Any) -> Any:
+    """`sample` entries of an array. The stride is odd, so that it does not fall into step with rows of even width."""
+    flat, places = a.reshape(-1), jnp.arange(sample)
+    if mask is not None:
+        mask = counted_places(mask, a)
+        width = a.size // mask.size
+        order = jnp.argsort(~mask.reshape(-1), stable=True)  # the rows that count stand first
+        size = jnp.sum(mask, dtype=places.dtype) * width
+        row, column = jnp.divmod(_fractions(places, size, sample), width)
+        return flat[order[row].astype(column.dtype) * width + column]
+    stride = (flat.size - 1) // sample
+    stride -= 1 - stride % 2 if stride > 1 else 0
+    if stride < FINE:  # an odd stride would leave too much of the array out
+        return flat[_fractions(places, flat.size, sample)]
+    return jax.lax.slice(flat, (0,), (stride * (sample - 1) + 1,), (stride,))
+
+
+def _fractions(places: Any, size: Any, sample: int) -> Any:
+    """places * size // sample, without the overflow of the product."""
+    whole, rest = divmod(size, sample)
+    return places * whole + places * rest // sample
 
 
 # ---- units
@@ -147,7 +174,7 @@ def units(seen: dict[str, Seen], name: str) -> Any:
         state = jnp.where(without, NO_OUTGOING, state)
     facts = facts_of(one.layer)
     if facts is not None:
-        never = flat_entries(one.x, facts) == one.x.size // one.x.shape[-1]
+        never = flat_entries(one, facts) == rows_counted(one.x, one.walk.mask)
         state = jnp.where(never, SATURATED if two_sided(facts) else NEVER_ACTIVE, state)
     return state.astype(jnp.int8)
 

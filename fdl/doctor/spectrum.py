@@ -4,7 +4,8 @@ J^T dy is the layer's own backward pass, and J v the transpose of that, which is
 forward pass. From a random unit vector Golub & Kahan's bidiagonalization (1965) takes S steps of power iteration and keeps
 their directions orthogonal, so that J, seen in the space they span, is a bidiagonal S x S matrix, and its singular values
 estimate those of J: the largest from below, the smallest from above, both exact once S is the smaller side of J. It starts on
-that smaller side, where J has no null space by its shape alone.
+that smaller side, where J has no null space by its shape alone. Where J has fewer distinct singular values than steps (an
+orthogonal matrix has one), the space closes before, and what is left to normalize is rounding.
 
 Examples that do not meet have a J each; the first one's stands for them. Layers that mix examples (batch_norm) have the J of
 the first `TOGETHER` as a batch of their own, layers of a fixed batch size that of the whole. The J of an activation is diagonal,
@@ -12,12 +13,14 @@ diag(f'(x)): its largest and smallest |f'| over the whole batch are exact.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from fdl.doctor.batch import counted_only
 from fdl.doctor.parameters import directions
 from fdl.doctor.watch import Seen
 from fdl.layers.activations import ACTIVATIONS
@@ -35,7 +38,8 @@ def spectrum(seen: Seen, steps: int) -> tuple[Any, Any]:
     if seen.layer.name in ACTIVATIONS:
         _, slopes = seen.layer.backward(seen.residuals, jnp.ones_like(seen.y))
         slopes = jnp.abs(slopes.astype(dtype))
-        ends = jnp.full(steps, jnp.max(jnp.max(slopes, axis=0))).at[-1].set(jnp.min(jnp.min(slopes, axis=0)))
+        high, low = (counted_only(seen.walk.mask, slopes, fill) for fill in (0.0, jnp.inf))
+        ends = jnp.full(steps, jnp.max(jnp.max(high, axis=0))).at[-1].set(jnp.min(jnp.min(low, axis=0)))
         return ends, jnp.zeros_like(ends)
     if not seen.params:
         return missing, missing
@@ -71,17 +75,23 @@ def bidiagonal(transposed: Callable, x: Any, y: Any, steps: int) -> tuple[Any, A
     v, _ = unit(directions(start.shape, dtype))
     rights, lefts, diagonal, above = [], [], [], []
     other = y if start is x else x
+    rounding = 4 * max(float(jnp.finfo(a.dtype).eps) for a in (x, y)) * math.sqrt(start.size)
+    largest = jnp.zeros((), dtype)
+    closed = jnp.zeros((), bool)
     for step in range(short):
         rights.append(v)
         u = without(there(cast(v, start)).astype(dtype), lefts)
         u, alpha = unit(u)
         lefts.append(u)
-        diagonal.append(alpha)
+        # once closed, the first diagonal entry stands in: it lies between the extremes, and changes neither
+        diagonal.append(alpha if step == 0 else jnp.where(closed, diagonal[0], alpha))
+        largest = jnp.maximum(largest, diagonal[-1])
         if step + 1 < short:
             v, beta = unit(without(back(cast(u, other)).astype(dtype), rights))
-            above.append(beta)
+            closed |= beta <= rounding * largest
+            above.append(jnp.where(closed, jnp.zeros_like(beta), beta))
+            largest = jnp.maximum(largest, above[-1])
     zero = jnp.zeros((), dtype)
-    # J has fewer singular values than steps: the first diagonal entry lies between the extremes, and changes neither
     diagonal += [diagonal[0]] * (steps - short)
     above += [zero] * (steps - len(above))
     return jnp.stack(diagonal), jnp.stack(above)

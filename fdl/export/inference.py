@@ -44,7 +44,14 @@ _LARGEST = 2**31 - 2**24  # bytes of parameters: the file's offsets have 32 bits
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What `inference` wrote. folded: the batch_norm layers that are now part of the layer before them."""
+    """What `inference` wrote. folded: the batch_norm layers that are now part of the layer before them.
+
+    >>> model = fdl.dense(2)
+    >>> params, state = model.init(jax.random.key(0), (3,))
+    >>> exported = fdl.export.inference("dense.jaxexport", model, params, state, (3,))
+    >>> exported.folded  # the batch norms that became part of the layer before
+    ()
+    """
 
     path: Path
     manifest: dict[str, Any]
@@ -64,7 +71,14 @@ class Exported:
 
 @dataclasses.dataclass(frozen=True)
 class Inference:
-    """A loaded artefact: y = f(x)."""
+    """A loaded artefact: y = f(x).
+
+    >>> model = fdl.dense(2)
+    >>> params, state = model.init(jax.random.key(0), (3,))
+    >>> _ = fdl.export.inference("dense.jaxexport", model, params, state, (3,))
+    >>> fdl.export.load_inference("dense.jaxexport").path.name
+    'dense.jaxexport'
+    """
 
     path: Path
     manifest: dict[str, Any]
@@ -99,6 +113,11 @@ def inference(
 
     The manifest holds the SHA-256 of the artefact, versions, shapes and dtypes, the layers, and how to load it. Errors: InputError
     or InputTypeError for a model, parameters or shapes that do not fit, more than 2 GB, a path that cannot be written.
+
+        >>> model = fdl.dense(2)
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> fdl.export.inference("dense.jaxexport", model, params, state, (3,)).path.name
+        'dense.jaxexport'
     """
     where, path = "export.inference", Path(path)
     if not isinstance(model, Layer):
@@ -148,6 +167,12 @@ def load_inference(path: str | os.PathLike) -> Inference:
     """The function in an artefact, after the artefact was compared with its manifest.
 
     Errors: DataError for files that are not there, are damaged or do not belong together, or an artefact for other platforms.
+
+        >>> model = fdl.dense(2)
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> _ = fdl.export.inference("dense.jaxexport", model, params, state, (3,))
+        >>> fdl.export.load_inference("dense.jaxexport")(jnp.ones((5, 3), jnp.float32)).shape
+        (5, 2)
     """
     where, path = "export.load_inference", Path(path)
     library(where, "flatbuffers")

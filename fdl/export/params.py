@@ -61,6 +61,11 @@ def save_params(
 
     metadata: strings by name, which `load_metadata` returns. Errors: InputError or InputTypeError for an entry that is no dict or
     array, has a dtype that the format lacks or a name with a slash, and for a path that cannot be written.
+
+        >>> params, state = fdl.dense(2).init(jax.random.key(0), (3,))
+        >>> fdl.export.save_params("model.safetensors", params, state, metadata={"trained on": "digits"})
+        >>> sorted(fdl.export.load_params("model.safetensors")[0])
+        ['b', 'w']
     """
     where = "export.save_params"
     safetensors = library(where, "safetensors.numpy")
@@ -77,6 +82,11 @@ def load_params(path: str | os.PathLike, like: tuple[Any, Any] | None = None) ->
 
     like: (params, state) of the same names, shapes and dtypes, such as `model.init(key, shape)` or its `jax.eval_shape`. Errors:
     DataError for a file that is no such file, is damaged or cut short, or differs from `like`, with the name of the entry.
+
+        >>> params, state = fdl.dense(2).init(jax.random.key(0), (3,))
+        >>> _ = fdl.export.save_params("model.safetensors", params, state)
+        >>> fdl.export.load_params("model.safetensors")[0]["w"].shape
+        (3, 2)
     """
     where, path = "export.load_params", Path(path)
     arrays, metadata = _read(where, path)
@@ -96,7 +106,13 @@ def load_params(path: str | os.PathLike, like: tuple[Any, Any] | None = None) ->
 
 
 def load_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """The metadata that `save_params` was given."""
+    """The metadata that `save_params` was given.
+
+    >>> params, state = fdl.dense(2).init(jax.random.key(0), (3,))
+    >>> _ = fdl.export.save_params("model.safetensors", params, state, metadata={"trained on": "digits"})
+    >>> fdl.export.load_metadata("model.safetensors")["trained on"]
+    'digits'
+    """
     metadata = _read("export.load_metadata", Path(path))[1]
     return {name: text for name, text in metadata.items() if name != _OURS}
 

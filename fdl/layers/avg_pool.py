@@ -18,6 +18,9 @@ Shapes: x [N, T, C], [N, H, W, C] or [N, D, H, W, C], y the same with fewer plac
 strides None for those of the window; padding "VALID", "SAME" or pairs ((before, after), ...) smaller than the window. The layer
 refuses a mask of steps where windows span steps. Errors: InputError, InputTypeError.
 Source: LeCun et al. 1998, section II.B (subsampling).
+
+    >>> fdl.ops.avg_pool(jnp.float32([1, 3, 5, 7]).reshape(1, 4, 1), window=(2,)).ravel()
+    Array([2., 6.], dtype=float32)
 """
 
 import functools
@@ -66,6 +69,10 @@ op = Op(equation, forward, backward)
 
 
 def avg_pool(window: Any, strides: Any = None, padding: Any = "VALID", count_padding: bool = False) -> Layer:
-    """The mean of every window: [N, *places, C] -> [N, *fewer, C]; strides None: windows side by side."""
+    """The mean of every window: [N, *places, C] -> [N, *fewer, C]; strides None: windows side by side.
+
+    >>> fdl.avg_pool((2, 2)).apply({}, {}, jnp.ones((1, 4, 4, 3)))[0].shape
+    (1, 2, 2, 3)
+    """
     require_bool("avg_pool", "count_padding", count_padding)
     return layer_of(op.bind(count_padding=count_padding), window, strides, padding)

@@ -10,6 +10,9 @@ Backward. What is inside of the window came from one place of x, what is outside
 Limits: a size above that of x has zeros around x, as in torchvision. NaN and infinities that are cut off leave no trace (no 0 * inf).
 
 Shapes: x [N, H, W, C] floating, y [N, *size, C]. Errors: InputError, InputTypeError.
+
+    >>> fdl.ops.center_crop(jnp.arange(9).reshape(1, 3, 3, 1).astype(jnp.float32), size=(1, 1)).ravel()
+    Array([4.], dtype=float32)
 """
 
 from typing import Any
@@ -53,5 +56,9 @@ op = Op(equation, forward, backward)
 
 
 def center_crop(size: Any) -> Layer:
-    """The window of this size (one number, or height and width) in the middle, in training too."""
+    """The window of this size (one number, or height and width) in the middle, in training too.
+
+    >>> fdl.center_crop((24, 24)).apply({}, {}, jnp.ones((2, 32, 32, 3)))[0].shape
+    (2, 24, 24, 3)
+    """
     return Layer.from_op("center_crop", op.bind(size=pair_of("center_crop", "size", size, 1)))

@@ -21,6 +21,10 @@ PyTorch's padding p, output_padding r is padding=((p, p - r), ...) here.
 
 Shapes: x [N, *S, I], w [*K, I/G, O], b [O] (params may lack it), y [N, *Q, O]; G groups, as in conv. 16-bit inputs are accumulated in
 float32 and rounded once. Errors: as conv. Source: Zeiler, Krishnan, Taylor & Fergus 2010; Dumoulin & Visin 2016, chapter 4.
+
+    >>> params = {"w": jnp.float32([1, 2]).reshape(2, 1, 1)}
+    >>> fdl.ops.conv_transpose(params, jnp.float32([1, 10]).reshape(1, 2, 1), strides=2).ravel()
+    Array([ 1.,  2., 10., 20.], dtype=float32)
 """
 
 from collections.abc import Callable
@@ -125,6 +129,11 @@ def conv_transpose(
     """[N, *S, I] -> [N, *Q, features], about `strides` times as large; params {"w" [*K, I/groups, features], "b" [features]}.
 
     The arguments are those of `conv`; padding is that of the convolution whose adjoint this is.
+
+        >>> model = fdl.conv_transpose(3, (2, 2), strides=2)
+        >>> params, state = model.init(jax.random.key(0), (7, 7, 8))
+        >>> model.apply(params, state, jnp.ones((1, 7, 7, 8), jnp.float32))[0].shape
+        (1, 14, 14, 3)
     """
     steps = per_axis("conv_transpose", "strides", strides, len(strides) if isinstance(strides, tuple | list) else 1)
     require_count("conv_transpose", "features", features)

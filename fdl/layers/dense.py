@@ -11,6 +11,12 @@ Backward. y[n, o] = sum_i x[n, i] w[i, o] + b[o], so for a cotangent dy
 The weight from unit j to unit i, w_ij in many notes, is w[j, i] here. 16-bit inputs are accumulated in float32 and rounded
 once. Errors: InputError where x's features are not the rows of w; InputTypeError for a dtype that is not floating or that
 differs between x and w. Source: Rumelhart, Hinton & Williams 1986, eq. 1 and 6; init: Glorot & Bengio 2010, eq. 16.
+
+    >>> params = {"w": jnp.float32([[1], [2]]), "b": jnp.float32([10])}
+    >>> y, residuals = fdl.ops.dense.forward(params, jnp.float32([[3, 4]]))
+    >>> dparams, dx = fdl.ops.dense.backward(residuals, jnp.ones_like(y))
+    >>> y, dparams["w"].ravel(), dx
+    (Array([[21.]], dtype=float32), Array([3., 4.], dtype=float32), Array([[1., 2.]], dtype=float32))
 """
 
 from collections.abc import Callable
@@ -91,6 +97,10 @@ def dense(features: int, bias: bool = True, *, w_init: Callable = glorot_uniform
 
     w_init: an initialiser `(key, shape, dtype) -> array`, such as `jax.nn.initializers.he_normal()` for relu, `orthogonal()`,
     `normal(0.01)` for small Gaussian weights (_weights.py has the table).
+
+        >>> params, state = fdl.dense(3).init(jax.random.key(0), (5,))
+        >>> params["w"].shape, params["b"].shape
+        ((5, 3), (3,))
     """
     if isinstance(features, bool) or not isinstance(features, int) or features < 1:
         refuse_type("dense", f"features is {features!r}, wanted a positive int")

@@ -17,6 +17,10 @@ Limits.
 | rate outside [0, 1], NaN | refused              |                  | Flax takes -0.1 and scales by 0.91          |
 
 Shapes: x any, key a PRNG key (no cotangent), y as x. Source: Srivastava et al. 2014, section 4.
+
+    >>> y = fdl.ops.dropout(jnp.ones((1000,), jnp.float32), jax.random.key(0), rate=0.5)
+    >>> sorted(set(y.tolist()))  # dropped, or made up for
+    [0.0, 2.0]
 """
 
 import jax
@@ -60,6 +64,11 @@ op = Op(equation, forward, backward)
 
 
 def dropout(rate: float) -> Layer:
-    """Drops entries with probability `rate` in training, passes x in use. Needs a key when training."""
+    """Drops entries with probability `rate` in training, passes x in use. Needs a key when training.
+
+    >>> y, _ = fdl.dropout(0.5).apply({}, {}, jnp.ones((2, 3), jnp.float32), train=True, key=jax.random.key(0))
+    >>> y.shape
+    (2, 3)
+    """
     require_number("dropout", "rate", rate, 0, 1, remedy="it is the probability of dropping an entry")
     return in_training(op.bind(rate=rate))

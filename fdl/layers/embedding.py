@@ -7,6 +7,11 @@ Backward. A row is used wherever its token stands, so its errors add up there:
 x is an integer and has no gradient. Shapes: x [N, ...] of tokens 0 .. V-1, w [V, D], y [N, ..., D]. Tokens outside give NaN
 and no gradient: loud (JAX wraps negative ones round and clips large ones). 16-bit rows are summed in float32. Errors:
 InputError, InputTypeError.
+
+    >>> fdl.ops.embedding({"w": jnp.float32([[1, 2], [3, 4]])}, jnp.int32([[1, 1, 0]]))
+    Array([[[3., 4.],
+            [3., 4.],
+            [1., 2.]]], dtype=float32)
 """
 
 from collections.abc import Callable
@@ -74,7 +79,12 @@ op = Op(equation, forward, backward)
 
 
 def embedding(vocabulary: int, features: int, *, w_init: Callable = normal) -> Layer:
-    """Tokens [N, ...] -> [N, ..., D]; params {"w" [V, D]}, normal with deviation 0.05. init takes jax.ShapeDtypeStruct((T,), jnp.int32)."""
+    """Tokens [N, ...] -> [N, ..., D]; params {"w" [V, D]}, normal with deviation 0.05. init takes jax.ShapeDtypeStruct((T,), jnp.int32).
+
+    >>> params, state = fdl.embedding(1000, 16).init(jax.random.key(0), jax.ShapeDtypeStruct((7,), jnp.int32))
+    >>> params["w"].shape
+    (1000, 16)
+    """
     require_count("embedding", "vocabulary", vocabulary)
     require_count("embedding", "features", features)
     return Layer.from_op("embedding", op, bind(init, vocabulary=vocabulary, features=features, w_init=w_init))

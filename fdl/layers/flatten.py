@@ -3,6 +3,9 @@
 Backward. Every entry of x goes to one place of y and nowhere else, so dx is dy put back into the shape of x.
 
 Shapes: x [N, ...], y [N, D] with D the product of the other axes. Errors: InputError for an x without a batch axis.
+
+    >>> fdl.ops.flatten(jnp.ones((2, 3, 4))).shape
+    (2, 12)
 """
 
 import math
@@ -32,5 +35,9 @@ op = Op(equation, forward, backward)
 
 
 def flatten() -> Layer:
-    """[N, ...] -> [N, D]."""
+    """[N, ...] -> [N, D].
+
+    >>> fdl.flatten().apply({}, {}, jnp.ones((2, 28, 28, 1)))[0].shape
+    (2, 784)
+    """
     return Layer.from_op("flatten", op)

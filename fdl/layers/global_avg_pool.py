@@ -11,6 +11,9 @@ summed in float32.
 
 Shapes: x [N, *places, C] with at least one axis of places, y [N, C]; mask [N] or [N, T] boolean, True: counts. Errors: InputError,
 InputTypeError. Source: Lin, Chen & Yan 2014, "Network in network", section 3.2.
+
+    >>> fdl.ops.global_avg_pool(jnp.float32([1, 3]).reshape(1, 2, 1, 1))
+    Array([[2.]], dtype=float32)
 """
 
 import jax.numpy as jnp
@@ -55,5 +58,9 @@ op = Op(equation, forward, backward)
 
 
 def global_avg_pool() -> Layer:
-    """The mean over all places: [N, *places, C] -> [N, C]. With a mask over those that count."""
+    """The mean over all places: [N, *places, C] -> [N, C]. With a mask over those that count.
+
+    >>> fdl.global_avg_pool().apply({}, {}, jnp.ones((2, 7, 7, 64)))[0].shape
+    (2, 64)
+    """
     return layer_of(op)

@@ -11,6 +11,9 @@ counts. Nothing counts: y = 0, dx = 0. What is masked contributes 0 even where i
 
 Shapes: x [N, *places, C] with at least one axis of places, y [N, C]; mask [N] or [N, T] boolean, True: counts. Errors: InputError,
 InputTypeError. Source: as for `max_pool`.
+
+    >>> fdl.ops.global_max_pool(jnp.float32([1, 3]).reshape(1, 2, 1, 1))
+    Array([[3.]], dtype=float32)
 """
 
 import jax.numpy as jnp
@@ -58,5 +61,9 @@ op = Op(equation, forward, backward)
 
 
 def global_max_pool() -> Layer:
-    """The largest of all places: [N, *places, C] -> [N, C]. With a mask of those that count."""
+    """The largest of all places: [N, *places, C] -> [N, C]. With a mask of those that count.
+
+    >>> fdl.global_max_pool().apply({}, {}, jnp.ones((2, 7, 7, 64)))[0].shape
+    (2, 64)
+    """
     return layer_of(op)

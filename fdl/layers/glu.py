@@ -22,6 +22,9 @@ Limits.
 
 16-bit inputs are computed in float32 and rounded once. Shapes: x [..., 2 D, ...], y [..., D, ...]. Errors: InputError
 for an axis that x lacks or that cannot be halved. Source: Dauphin, Fan, Auli & Grangier 2017, eq. 1.
+
+    >>> fdl.ops.glu(jnp.float32([[6, 0]]))  # 6 sigmoid(0)
+    Array([[3.]], dtype=float32)
 """
 
 import jax.numpy as jnp
@@ -71,5 +74,9 @@ def _check(x, axis):
 
 
 def glu(axis: int = -1) -> Layer:
-    """y = a sigmoid(b) with [a, b] the halves of x along `axis` (the batch axis is axis 0): [..., 2 D] -> [..., D]."""
+    """y = a sigmoid(b) with [a, b] the halves of x along `axis` (the batch axis is axis 0): [..., 2 D] -> [..., D].
+
+    >>> fdl.glu().apply({}, {}, jnp.ones((2, 8), jnp.float32))[0].shape
+    (2, 4)
+    """
     return Layer.from_op("glu", op.bind(axis=axis))

@@ -10,6 +10,10 @@ over all examples and places.
 
 Limits: as layer_norm.py. Shapes: x [N, ..., C], scale and shift [C]. Errors: InputError where groups does not divide C,
 InputTypeError. Source: Wu & He 2018, eq. 1 to 5.
+
+    >>> params = {"scale": jnp.ones((4,), jnp.float32), "shift": jnp.zeros((4,), jnp.float32)}
+    >>> fdl.ops.group_norm(params, jnp.float32([[1, 3, 10, 30]]), groups=2, eps=0.0)
+    Array([[-1.,  1., -1.,  1.]], dtype=float32)
 """
 
 import math
@@ -94,7 +98,12 @@ def _init(key: Any, spec: Any, dtype: Any, *, groups: int, scale: bool, shift: b
 
 
 def group_norm(groups: int, eps: Any = EPS, *, scale: bool = True, shift: bool = True, fast: bool = False) -> Layer:
-    """[N, ..., C] -> the same, each group of C / groups features with mean 0 and variance 1 in every example."""
+    """[N, ..., C] -> the same, each group of C / groups features with mean 0 and variance 1 in every example.
+
+    >>> params, _ = fdl.group_norm(4).init(jax.random.key(0), (7, 7, 8))
+    >>> params["scale"].shape
+    (8,)
+    """
     require_options("group_norm", groups, eps, fast)
     require_flags("group_norm", scale=scale, shift=shift)
     init = bind(_init, groups=groups, scale=scale, shift=shift)

@@ -6,6 +6,10 @@ It is group normalization with one feature per group, and that is how it is comp
 
 Limits: as layer_norm.py; an image of one place gives y = shift, dx = 0. Shapes: x [N, ..., C], scale and shift [C]. Errors: InputError,
 InputTypeError. Source: Ulyanov, Vedaldi & Lempitsky 2016, eq. 2 (there without scale and shift).
+
+    >>> params = {"scale": jnp.float32([1]), "shift": jnp.float32([0])}
+    >>> fdl.ops.instance_norm(params, jnp.float32([1, 3]).reshape(1, 2, 1), eps=0.0).ravel()
+    Array([-1.,  1.], dtype=float32)
 """
 
 from typing import Any
@@ -51,7 +55,12 @@ def _init(key: Any, spec: Any, dtype: Any, *, scale: bool, shift: bool) -> dict:
 
 
 def instance_norm(eps: Any = EPS, *, scale: bool = True, shift: bool = True, fast: bool = False) -> Layer:
-    """[N, ..., C] -> the same, each feature map of each example with mean 0 and variance 1."""
+    """[N, ..., C] -> the same, each feature map of each example with mean 0 and variance 1.
+
+    >>> params, _ = fdl.instance_norm().init(jax.random.key(0), (7, 7, 8))
+    >>> params["scale"].shape
+    (8,)
+    """
     require_options("instance_norm", 1, eps, fast)
     require_flags("instance_norm", scale=scale, shift=shift)
     init = bind(_init, scale=scale, shift=shift)

@@ -4,6 +4,9 @@ Backward. Every other step goes nowhere: dx[n, t] = dy[n] at t = t[n], else 0.
 
 Shapes: x [N, T, D], mask [N, T] or [N] boolean (True: counts) or None, y [N, D]. Limits: where no step counts y = 0 and dx = 0.
 Errors: InputError, InputTypeError.
+
+    >>> fdl.ops.last_step(jnp.float32([[[1], [2], [3]]]), jnp.asarray([[True, True, False]]))
+    Array([[2.]], dtype=float32)
 """
 
 import jax.numpy as jnp
@@ -49,5 +52,9 @@ op = Op(equation, forward, backward)
 
 
 def last_step() -> Layer:
-    """[N, T, D] -> [N, D]: the last step, with a mask the last that counts."""
+    """[N, T, D] -> [N, D]: the last step, with a mask the last that counts.
+
+    >>> fdl.last_step().apply({}, {}, jnp.ones((2, 7, 4), jnp.float32))[0].shape
+    (2, 4)
+    """
     return layer_of(op)

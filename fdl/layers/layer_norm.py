@@ -15,6 +15,10 @@ wrong by a factor), deviations up to 3e38 / D are. eps = 0 and var = 0: x^ = 0.
 
 Shapes: x [..., D], scale and shift [D] (x.shape[-dims:]), params may lack either. Errors: InputError, InputTypeError.
 Source: Ba, Kiros & Hinton 2016, eq. 4.
+
+    >>> params = {"scale": jnp.float32([1, 1]), "shift": jnp.float32([0, 0])}
+    >>> fdl.ops.layer_norm(params, jnp.float32([[1, 3]]), eps=0.0)
+    Array([[-1.,  1.]], dtype=float32)
 """
 
 from typing import Any
@@ -71,7 +75,12 @@ def _init(key: Any, spec: Any, dtype: Any, *, dims: int, scale: bool, shift: boo
 
 
 def layer_norm(eps: Any = EPS, *, dims: int = 1, scale: bool = True, shift: bool = True, fast: bool = False) -> Layer:
-    """[..., D] -> the same, each with mean 0 and variance 1 over the last `dims` axes; params {"scale": 1, "shift": 0}."""
+    """[..., D] -> the same, each with mean 0 and variance 1 over the last `dims` axes; params {"scale": 1, "shift": 0}.
+
+    >>> params, _ = fdl.layer_norm().init(jax.random.key(0), (7, 8))
+    >>> params["scale"].shape
+    (8,)
+    """
     require_count("layer_norm", "dims", dims)
     require_flags("layer_norm", scale=scale, shift=shift, fast=fast)
     require_number("layer_norm", "eps", eps, 0, float("inf"), remedy="it is added to the variance, 1e-5 by default")

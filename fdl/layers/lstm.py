@@ -20,6 +20,11 @@ through h':
 Shapes: x [N, T, I], w [I, 4D], u [D, 4D], b [4D], y [N, T, D]; the state is {"h", "c"}. The bias of the forget gate starts at
 `forget_bias`. Source: Hochreiter & Schmidhuber 1997; Gers, Schmidhuber & Cummins 2000 (forget gate, bias); Gers & Schmidhuber
 2000 (peepholes).
+
+    >>> params, _ = fdl.lstm(4).init(jax.random.key(0), (7, 3))
+    >>> y, last = fdl.ops.lstm(params, jnp.ones((2, 7, 3), jnp.float32))
+    >>> y.shape, sorted(last)
+    ((2, 7, 4), ['c', 'h'])
 """
 
 import functools
@@ -137,6 +142,10 @@ def lstm(
     """[N, T, I] -> [N, T, D], or with return_final [N, D]; params {"w" [I, 4D], "u" [D, 4D], "b" [4D]}, peepholes "p" [3, D].
 
     Options as in `gru`.
+
+        >>> params, _ = fdl.lstm(4).init(jax.random.key(0), (7, 3))
+        >>> params["w"].shape, params["u"].shape
+        ((3, 16), (4, 16))
     """
     require_bool("lstm", "peephole", peephole)
     require_number("lstm", "forget_bias", forget_bias, -100, 100, remedy="1 keeps the cell's error alive at the start")

@@ -22,6 +22,9 @@ Shapes: x [N, T, C], [N, H, W, C] or [N, D, H, W, C], y the same with fewer plac
 strides None for those of the window; padding "VALID", "SAME" or pairs ((before, after), ...) smaller than the window. Derivatives
 beyond the first are 0. The layer refuses a mask of steps where windows span steps. Errors: InputError, InputTypeError.
 Source: Goodfellow, Bengio & Courville 2016, section 9.3.
+
+    >>> fdl.ops.max_pool(jnp.float32([1, 3, 7, 5]).reshape(1, 4, 1), window=(2,)).ravel()
+    Array([3., 7.], dtype=float32)
 """
 
 import functools
@@ -86,5 +89,9 @@ op = Op(equation, forward, backward)
 
 
 def max_pool(window: Any, strides: Any = None, padding: Any = "VALID") -> Layer:
-    """The largest of every window: [N, *places, C] -> [N, *fewer, C]; strides None: windows side by side."""
+    """The largest of every window: [N, *places, C] -> [N, *fewer, C]; strides None: windows side by side.
+
+    >>> fdl.max_pool((2, 2)).apply({}, {}, jnp.ones((1, 4, 4, 3)))[0].shape
+    (1, 2, 2, 3)
+    """
     return layer_of(op, window, strides, padding)

@@ -23,6 +23,9 @@ Limits.
 16-bit inputs are computed and summed in float32 and rounded once. Errors: InputError where the channels of x are not
 those of s; InputTypeError for a dtype that is not floating or differs. Source: He et al. 2015,
 section 2.
+
+    >>> fdl.ops.prelu({"slope": jnp.float32([0.5])}, jnp.float32([[-2], [2]])).ravel()
+    Array([-1.,  2.], dtype=float32)
 """
 
 from typing import Any
@@ -89,6 +92,10 @@ def prelu(slope: float = 0.25) -> Layer:
     """y = x for x > 0, else s x with a learned s per channel (the last axis); params {"slope" [C]}, at first `slope`.
 
     Weight decay would pull a slope to 0 and so to relu; He et al. use none.
+
+        >>> params, _ = fdl.prelu().init(jax.random.key(0), (8,))
+        >>> params["slope"].shape
+        (8,)
     """
     require_number("prelu", "slope", slope, -3e38, 3e38, remedy="it is the initial slope for x <= 0")
     return Layer.from_op("prelu", op, bind(init, slope=float(slope)))

@@ -15,6 +15,9 @@ Limits: NaN and infinities move as every other value does, and leave no trace (n
 
 Shapes: x [N, H, W, C] floating, key a PRNG key (no cotangent), y [N, *size, C]. Errors: InputError, InputTypeError, for a size above
 H + 2 padding among others. Source: Krizhevsky et al. 2012, section 4.1; with padding He et al. 2016, section 4.2.
+
+    >>> fdl.ops.random_crop(jnp.ones((2, 8, 8, 3)), jax.random.key(0), size=(6, 6)).shape
+    (2, 6, 6, 3)
 """
 
 from typing import Any
@@ -77,7 +80,12 @@ def _backward(residuals: Any, dy: Any, *, op: Op, middle: Op) -> tuple[Params, A
 
 def random_crop(size: Any, padding: Any = 0) -> Layer:
     """A window of this size (one number, or height and width): anywhere in training, in the middle in use. `padding`: pixels of
-    zeros around the picture before. Needs a key when training."""
+    zeros around the picture before. Needs a key when training.
+
+        >>> crop = fdl.random_crop((32, 32), padding=4)
+        >>> crop.apply({}, {}, jnp.ones((2, 32, 32, 3)), train=True, key=jax.random.key(0))[0].shape
+        (2, 32, 32, 3)
+    """
     size, padding = pair_of("random_crop", "size", size, 1), pair_of("random_crop", "padding", padding, 0)
     ops = {"op": op.bind(size=size, padding=padding), "middle": center_crop.bind(size=size)}
     return Layer(

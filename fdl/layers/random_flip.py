@@ -10,6 +10,9 @@ Limits: rate 0 flips none, rate 1 all. NaN and infinities move as every other va
 
 Shapes: x [N, H, W, C] floating, key a PRNG key (no cotangent), y as x. Errors: InputError, InputTypeError. Source: Krizhevsky et
 al. 2012, section 4.1.
+
+    >>> fdl.ops.random_flip(jnp.float32([1, 2, 3]).reshape(1, 1, 3, 1), jax.random.key(0), rate=1.0).ravel()
+    Array([3., 2., 1.], dtype=float32)
 """
 
 import jax
@@ -51,6 +54,10 @@ op = Op(equation, forward, backward)
 
 
 def random_flip(rate: float = 0.5) -> Layer:
-    """Mirrors each picture left to right with probability `rate` in training. Needs a key when training."""
+    """Mirrors each picture left to right with probability `rate` in training. Needs a key when training.
+
+    >>> fdl.random_flip(1.0).apply({}, {}, jnp.float32([1, 2]).reshape(1, 1, 2, 1))[0].ravel()  # not in training: as it is
+    Array([1., 2.], dtype=float32)
+    """
     require_number("random_flip", "rate", rate, 0, 1, remedy=_REMEDY)
     return in_training(op.bind(rate=rate))

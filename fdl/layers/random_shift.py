@@ -13,6 +13,9 @@ trace (no 0 * inf) where they moved out.
 
 Shapes: x [N, H, W, C] floating, key a PRNG key (no cotangent), y as x. Errors: InputError, InputTypeError. Source: Simard, Steinkraus
 and Platt 2003, section 2 (translations); `random_crop` of the same size with as much padding does the same.
+
+    >>> fdl.ops.random_shift(jnp.ones((2, 8, 8, 3)), jax.random.key(0), pixels=2).shape
+    (2, 8, 8, 3)
 """
 
 from typing import Any
@@ -49,5 +52,9 @@ op = Op(equation, forward, backward)
 
 
 def random_shift(pixels: Any) -> Layer:
-    """Moves each picture by up to so many pixels (one number, or height and width) in training. Needs a key when training."""
+    """Moves each picture by up to so many pixels (one number, or height and width) in training. Needs a key when training.
+
+    >>> fdl.random_shift(2).apply({}, {}, jnp.ones((2, 8, 8, 3)), train=True, key=jax.random.key(0))[0].shape
+    (2, 8, 8, 3)
+    """
     return in_training(op.bind(pixels=pair_of("random_shift", "pixels", pixels, 0)))

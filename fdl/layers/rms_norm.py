@@ -12,6 +12,9 @@ Limits: x = 0: y = 0, dx = g / sqrt(eps). Entries up to 8e37 are right (0 or NaN
 first, whose reciprocal has to be a normal number. eps = 0 and x = 0: y = 0, dx = 0.
 
 Shapes: x [..., D], scale [D], params may lack it. Errors: InputError, InputTypeError. Source: Zhang & Sennrich 2019, eq. 4.
+
+    >>> fdl.ops.rms_norm({"scale": jnp.float32([1, 1])}, jnp.float32([[3, 3]]), eps=0.0)
+    Array([[1., 1.]], dtype=float32)
 """
 
 from typing import Any
@@ -59,7 +62,12 @@ def _init(key: Any, spec: Any, dtype: Any, *, scale: bool) -> dict:
 
 
 def rms_norm(eps: Any = EPS, *, scale: bool = True) -> Layer:
-    """[..., D] -> the same, each with mean square 1; params {"scale": 1}."""
+    """[..., D] -> the same, each with mean square 1; params {"scale": 1}.
+
+    >>> params, _ = fdl.rms_norm().init(jax.random.key(0), (7, 8))
+    >>> params["scale"].shape
+    (8,)
+    """
     require_flags("rms_norm", scale=scale)
     require_number("rms_norm", "eps", eps, 0, float("inf"), remedy="it is added to the mean square, 1e-6 by default")
     return Layer.from_op("rms_norm", op.bind(eps=eps), bind(_init, scale=scale))

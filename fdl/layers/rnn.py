@@ -8,6 +8,11 @@ Backward, with dh[t] the error of all that h[t] reaches (_recurrent/engine.py):
     dw = sum_t x[t]^T da[t]      du = sum_t h[t-1]^T da[t]      db = sum_t da[t]      dx[t] = da[t] w^T
 
 Shapes: x [N, T, I], w [I, D], u [D, D], b [D], y [N, T, D]. Source: Elman 1990; Werbos 1990.
+
+    >>> params, _ = fdl.rnn(4).init(jax.random.key(0), (7, 3))
+    >>> y, last = fdl.ops.rnn(params, jnp.ones((2, 7, 3), jnp.float32))
+    >>> y.shape, last["h"].shape
+    ((2, 7, 4), (2, 4))
 """
 
 import functools
@@ -72,7 +77,12 @@ def rnn(
     w_init: Callable = glorot_uniform,
     u_init: Callable = orthogonal,
 ) -> Layer:
-    """[N, T, I] -> [N, T, D], or with return_final [N, D]; params {"w" [I, D], "u" [D, D], "b" [D]}. Options as in `gru`."""
+    """[N, T, I] -> [N, T, D], or with return_final [N, D]; params {"w" [I, D], "u" [D, D], "b" [D]}. Options as in `gru`.
+
+    >>> params, _ = fdl.rnn(4).init(jax.random.key(0), (7, 3))
+    >>> params["w"].shape, params["u"].shape
+    ((3, 4), (4, 4))
+    """
     made = cell(activation)
     bound = op.bind(activation=activation, reverse=reverse, truncate=truncate, keep=keep)
     init = bind(weights, cell=made, features=features, w_init=w_init, u_init=u_init)

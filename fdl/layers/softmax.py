@@ -25,6 +25,9 @@ Limits (the equation is the oracle where it is finite; these lines are the oracl
 `jax.nn` and PyTorch give NaN for +inf and for rows of only -inf. 16-bit inputs are computed in float32 and rounded
 once. Shapes: x, y, dy and dx are equal. Errors: InputError for an axis that x lacks, or an empty one. Source: Bridle
 1990; Goodfellow et al. 2016, section 6.2.2.3.
+
+    >>> fdl.ops.softmax(jnp.float32([[0, 0]]))
+    Array([[0.5, 0.5]], dtype=float32)
 """
 
 import jax
@@ -57,6 +60,11 @@ op = Op(equation, forward, backward)
 
 
 def log_equation(x, *, axis=-1):
+    """y = x - log(sum exp(x)) along an axis (see the file of softmax).
+
+    >>> fdl.ops.log_softmax(jnp.float32([[0, 0]])).round(4)  # -log 2
+    Array([[-0.6931, -0.6931]], dtype=float32)
+    """
     return x - jnp.log(jnp.exp(x).sum(axis=axis, keepdims=True))
 
 
@@ -108,10 +116,17 @@ def softmax(axis: int = -1) -> Layer:
     """y = exp(x) / sum exp(x) over `axis` (the batch axis is axis 0).
 
     In front of a cross-entropy use the loss that takes logits instead.
+
+        >>> fdl.softmax().apply({}, {}, jnp.float32([[0, 0, 0, 0]]))[0]
+        Array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
     """
     return Layer.from_op("softmax", op.bind(axis=axis))
 
 
 def log_softmax(axis: int = -1) -> Layer:
-    """y = x - log sum exp(x) over `axis` (the batch axis is axis 0)."""
+    """y = x - log sum exp(x) over `axis` (the batch axis is axis 0).
+
+    >>> fdl.log_softmax().apply({}, {}, jnp.float32([[0, 0]]))[0].round(4)  # -log 2
+    Array([[-0.6931, -0.6931]], dtype=float32)
+    """
     return Layer.from_op("log_softmax", log_op.bind(axis=axis))

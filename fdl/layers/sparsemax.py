@@ -26,6 +26,9 @@ Limits.
 
 16-bit inputs are computed in float32 and rounded once. Shapes: x, y, dy and dx are equal. Errors: InputError for an
 axis that x lacks, or an empty one. Source: Martins & Astudillo 2016, eq. 2, algorithm 1, eq. 9 to 11.
+
+    >>> fdl.ops.sparsemax(jnp.float32([[1, 0.5, -1]]))
+    Array([[0.75, 0.25, 0.  ]], dtype=float32)
 """
 
 import jax
@@ -83,5 +86,8 @@ def sparsemax(axis: int = -1) -> Layer:
     """The nearest point of the probability simplex over `axis` (the batch axis is axis 0).
 
     A drop-in for softmax with exact zeros; its error reaches only the units that have weight.
+
+        >>> fdl.sparsemax().apply({}, {}, jnp.float32([[3, 0]]))[0]  # exact zeros
+        Array([[1., 0.]], dtype=float32)
     """
     return Layer.from_op("sparsemax", op.bind(axis=axis))

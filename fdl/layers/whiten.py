@@ -36,6 +36,11 @@ The relative error is a few machine epsilons times max(l) / min(l). Cost: 3 prod
 Shapes: x [N, ..., D], y and dx the same. 16-bit inputs are computed in float32. Errors: InputError, InputTypeError.
 Source: Ioffe & Szegedy 2015, section 2; Huang, Yang, Lang & Deng 2018, section 3.2, for ZCA; the derivative of a function of a symmetric
 matrix by divided differences: Daleckii & Krein 1965.
+
+    >>> y = fdl.ops.whiten(jnp.float32([[1, 2], [3, 5], [2, 2], [0, 3]]))
+    >>> (y.T @ y / 4).round(2)  # the covariance of y
+    Array([[1., 0.],
+           [0., 1.]], dtype=float32)
 """
 
 import jax

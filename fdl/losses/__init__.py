@@ -138,7 +138,11 @@ _ALIASES |= _ABBREVIATIONS | {short.upper(): name for short, name in _ABBREVIATI
 
 
 def get(name: str) -> Op:
-    """A loss by its name or by Keras's abbreviation of it: `get("mse")`."""
+    """A loss by its name or by Keras's abbreviation of it: `get("mse")`.
+
+    >>> fdl.losses.get("mse")
+    Op(mean_squared_error)
+    """
     loss = _BY_NAME.get(_ALIASES.get(name, name)) if isinstance(name, str) else None
     if loss is None:
         refuse("losses.get", f"no loss {name!r}; there are {', '.join([*_BY_NAME, *_ABBREVIATIONS])}")

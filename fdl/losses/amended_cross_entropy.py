@@ -26,6 +26,10 @@ Limits.
 Shapes: pred q [..., K, V], target p [..., V], loss [..., K]: one value per classifier. Errors: InputError, InputTypeError.
 Source: Shoham & Permuter 2019 (arXiv 2007.08140), as given in Wikipedia's "Cross-entropy". The default diversity is the middle
 of its range, not a recommendation.
+
+    >>> two = jnp.float32([[[0.5, 0.5], [0.5, 0.5]]])  # what two members say of one example
+    >>> fdl.losses.amended_cross_entropy(two, jnp.float32([[1, 0]]), diversity=0.5)[0, 0] / jnp.log(2)  # 1 - 1/4
+    Array(0.75, dtype=float32)
 """
 
 import jax.numpy as jnp

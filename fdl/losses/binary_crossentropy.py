@@ -27,6 +27,9 @@ A sigmoid followed by this loss has lost what logits keep (in float32, p = 1 fro
 
 Shapes: pred, target [..., D, ...], loss without `axis`; nothing is broadcast. Errors: InputError, InputTypeError. Source:
 Keras's `binary_crossentropy`, values alike where p is in [1e-7, 1 - 1e-7].
+
+    >>> fdl.losses.binary_crossentropy(jnp.float32([[0.75]]), jnp.float32([[1]])).round(4)  # -log(3/4)
+    Array([0.2877], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -35,6 +35,9 @@ derivative at p = t is infinite for 0 < gamma < 1; JAX then finds a finite numbe
 Shapes: pred, target [..., D, ...], loss without `axis`; nothing is broadcast. alpha, gamma and label_smoothing may be traced.
 Errors: InputError, InputTypeError. Source: Lin et al. 2017, equations 4 and 5; Keras's `binary_focal_crossentropy`, values
 alike where p is in [1e-7, 1 - 1e-7].
+
+    >>> fdl.losses.binary_focal_crossentropy(jnp.float32([[0.5]]), jnp.float32([[1]])).round(4)  # (1/2)^2 log 2
+    Array([0.1733], dtype=float32)
 """
 
 import math

@@ -24,6 +24,9 @@ Limits, of probabilities (those of logits are in softmax_cross_entropy.py).
 Shapes: pred, target [..., V, ...] float, loss without `axis`. V is the length of `axis`; Keras divides s by the length of
 the last axis, whatever `axis` is. Errors: InputError, InputTypeError. Source: Keras's `categorical_crossentropy`, values alike
 where q is in [1e-7, 1 - 1e-7].
+
+    >>> fdl.losses.categorical_crossentropy(jnp.float32([[0.25, 0.75]]), jnp.float32([[0, 1]])).round(4)  # -log(3/4)
+    Array([0.2877], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -28,6 +28,9 @@ Limits (gamma > 0, alpha = 1).
 Shapes: pred, target [..., V, ...] float, loss without `axis`; alpha a number or one per class, [V] along `axis` (Keras: along
 the last axis). alpha, gamma and label_smoothing may be traced. Errors: InputError, InputTypeError. Source: Lin et al. 2017,
 equation 5, summed over classes by Keras's `categorical_focal_crossentropy`, values alike where q is in [1e-7, 1 - 1e-7].
+
+    >>> fdl.losses.categorical_focal_crossentropy(jnp.float32([[0.5, 0.5]]), jnp.float32([[0, 1]])).round(4)
+    Array([0.0433], dtype=float32)
 """
 
 import math

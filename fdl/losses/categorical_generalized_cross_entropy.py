@@ -20,6 +20,9 @@ Limits.
 
 Shapes: pred [..., V] float, target [...] int, loss [...]. `q` in (0, 1), or traced; 0.5 is the default of Keras's class.
 Errors: InputError, InputTypeError. Source: Zhang & Sabuncu 2018, equation 6; Keras's `categorical_generalized_cross_entropy`.
+
+    >>> fdl.losses.categorical_generalized_cross_entropy(jnp.float32([[0.25, 0.75]]), jnp.int32([0]))  # (1 - sqrt(1/4)) / (1/2)
+    Array([1.], dtype=float32)
 """
 
 import jax.numpy as jnp

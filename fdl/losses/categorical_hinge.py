@@ -24,6 +24,9 @@ t need not be one-hot: the formula holds, and Keras's, for any. Crammer and Sing
 
 Shapes: pred, t [..., V] float, loss [...]; 16-bit input gives a float32 loss; nothing is broadcast. Errors: InputError
 for unequal shapes, InputTypeError for other dtypes. Source: Keras `categorical_hinge`, with the target second.
+
+    >>> fdl.losses.categorical_hinge(jnp.float32([[0.25, 0.5, 0]]), jnp.float32([[1, 0, 0]]))  # 1 + 0.5 - 0.25
+    Array([1.25], dtype=float32)
 """
 
 import jax

@@ -27,6 +27,10 @@ Limits.
 
 Shapes: pred x [N, D], target [N] int, ref_embeddings r [M, D], ref_labels [M] int (by default pred and target), loss [N].
 Errors: InputError, InputTypeError. Source: Sun et al. 2020, eq. 6 and 8; Keras's `circle` (there ref_labels come first).
+
+    >>> x = jnp.float32([[1, 0], [0.6, 0.8], [0, 1]])
+    >>> fdl.losses.circle(x, jnp.int32([0, 0, 1])).shape
+    (3,)
 """
 
 import jax

@@ -23,6 +23,10 @@ Shapes: pred, target [..., D] float, similar [...] of booleans or integers (1: s
 a float32 loss; nothing is broadcast. margin: a number >= 0 or a scalar array. Errors: InputError for shapes that do not
 fit or a negative margin, InputTypeError for other dtypes. Source: Hadsell, Chopra & LeCun 2006, eq. 4, where Y = 0
 means similar. Keras, optax and PyTorch lack it (PyTorch's `CosineEmbeddingLoss` is about angles).
+
+    >>> near, far = jnp.float32([[0, 0]]), jnp.float32([[0.6, 0.8]])
+    >>> fdl.losses.contrastive(near, far, jnp.int32([0]), margin=2.0).round(4)  # (2 - 1)^2 / 2
+    Array([0.5], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -21,6 +21,9 @@ Limits.
 Shapes: pred, target float of equal shapes, loss without `axis`; 16-bit input gives a float32 loss; nothing is
 broadcast. axis: one axis. Errors: InputError for unequal shapes or an axis that is not there, InputTypeError for other
 dtypes. Source: Keras `cosine_similarity`, with the target second; optax's and PyTorch's have the other sign.
+
+    >>> fdl.losses.cosine_similarity(jnp.float32([[3, 4]]), jnp.float32([[6, 8]])).round(4)  # the same direction
+    Array([-1.], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -23,6 +23,9 @@ Limits.
 
 Shapes: pred p [..., V], target t [..., V], loss [...]. `base` is a number above 1, or a traced one. Errors: InputError,
 InputTypeError. Source: Cover & Thomas 2006, sections 2.1 and 2.3; Keras's `categorical_crossentropy` has base e.
+
+    >>> fdl.losses.cross_entropy(jnp.float32([[0.5, 0.5]]), jnp.float32([[0.5, 0.5]]), base=2)  # one bit
+    Array([1.], dtype=float32)
 """
 
 import math

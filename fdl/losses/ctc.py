@@ -38,6 +38,10 @@ Limits.
 Shapes: logits [N, T, V], labels [N, L] int, padded with 0, logit_lengths and label_lengths [N] int (by default T and
 the number of labels that are not 0), loss [N]. Errors: InputError, InputTypeError. Source: Graves, Fernandez, Gomez &
 Schmidhuber 2006, eq. 3 to 16; Keras's `ctc`.
+
+    >>> logits = jnp.zeros((1, 2, 3), jnp.float32)  # two frames; every one of the 9 paths has probability 1/9
+    >>> jnp.exp(-fdl.losses.ctc(logits, jnp.int32([[1, 0]]))).round(4)  # "1" is spelt by 11, 1_ and _1
+    Array([0.3333], dtype=float32)
 """
 
 import jax

@@ -22,6 +22,9 @@ Limits.
 Keras adds 1e-7 to S, which counts only where the masks sum to less than about 0.1. optax's `smooth` is half of this one, and it
 takes logits. Shapes: pred, target float of equal shape, loss: the axes that are not summed. Errors: InputError, InputTypeError.
 Source: Milletari, Navab & Ahmadi 2016, section 3 (without the squares), as in Keras's `dice`; smooth as in common use.
+
+    >>> fdl.losses.dice(jnp.float32([[1, 1, 0, 0]]), jnp.float32([[1, 0, 0, 0]])).round(4)  # 1 - 2 * 1 / (2 + 1)
+    Array([0.3333], dtype=float32)
 """
 
 import jax.numpy as jnp

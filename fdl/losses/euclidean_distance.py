@@ -23,6 +23,9 @@ Limits.
 
 Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 loss; nothing is broadcast. Errors:
 InputError for unequal shapes, InputTypeError for other dtypes. The scaling is that of BLAS `nrm2` (Blue 1978).
+
+    >>> fdl.losses.euclidean_distance(jnp.float32([[3, 4]]), jnp.float32([[0, 0]]))
+    Array([5.], dtype=float32)
 """
 
 import jax

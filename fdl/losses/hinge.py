@@ -23,6 +23,9 @@ Limits.
 Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 loss; nothing is broadcast. Errors:
 InputError for unequal shapes, InputTypeError for other dtypes. Source: Cortes & Vapnik 1995; Keras `hinge`, with the
 target second.
+
+    >>> fdl.losses.hinge(jnp.float32([[0.25]]), jnp.float32([[1]]))
+    Array([0.75], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -20,6 +20,9 @@ Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 lo
 positive number or a scalar array. Errors: InputError for unequal shapes or a delta that is not positive, InputTypeError
 for other dtypes. Source: Huber 1964, section 5; Keras `huber`. optax's `huber_loss` is not averaged over D, PyTorch's
 `HuberLoss` is the same.
+
+    >>> fdl.losses.huber(jnp.float32([[2]]), jnp.float32([[0]]))  # delta (|x| - delta / 2)
+    Array([1.5], dtype=float32)
 """
 
 import jax.numpy as jnp

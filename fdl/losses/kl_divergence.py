@@ -19,6 +19,9 @@ Limits.
 
 Shapes: pred p [..., V], target t [..., V], loss [...]. optax's `kl_divergence` takes log p. Errors: InputError,
 InputTypeError. Source: Cover & Thomas 2006, section 2.3; Keras's `kl_divergence`.
+
+    >>> fdl.losses.kl_divergence(jnp.float32([[0.5, 0.5]]), jnp.float32([[1, 0]])).round(4)  # log 2
+    Array([0.6931], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -30,6 +30,10 @@ Limits.
 Shapes: x [..., D], w [D, V], target [...] int, bias [V], weights [...] (float; int or bool without a cotangent), loss
 [...], at least float32. Errors: InputError, InputTypeError. Source: Milakov & Gimelshein 2018 (the running maximum);
 Wijmans et al. 2024 (logits computed again); z_loss: Chowdhery et al. 2022, section 5.
+
+    >>> x, w = jnp.zeros((2, 3), jnp.float32), jnp.ones((3, 4), jnp.float32)
+    >>> fdl.losses.linear_cross_entropy(x, w, jnp.int32([0, 3])).round(4)  # log 4: all classes alike
+    Array([1.3863, 1.3863], dtype=float32)
 """
 
 import jax

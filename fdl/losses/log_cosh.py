@@ -20,6 +20,10 @@ Limits.
 
 Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 loss; nothing is broadcast. Errors:
 InputError for unequal shapes, InputTypeError for other dtypes. Source: Keras `log_cosh`, with the target second.
+
+    >>> (loss,) = fdl.losses.log_cosh(jnp.float32([[1]]), jnp.float32([[0]]))
+    >>> f"{loss:.4f}"
+    '0.4338'
 """
 
 import math

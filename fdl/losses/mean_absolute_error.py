@@ -19,6 +19,9 @@ At pred = target Keras, whose slope of abs at 0 is JAX's, gives -1/D, PyTorch 0.
 Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 loss; nothing is broadcast. Errors:
 InputError for unequal shapes, InputTypeError for other dtypes. Source: Keras `mean_absolute_error`, with the target
 second.
+
+    >>> fdl.losses.mean_absolute_error(jnp.float32([[1, 3]]), jnp.float32([[0, 0]]))
+    Array([2.], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -24,6 +24,9 @@ Keras divides by max(|target|, 1e-7): with t = 0 it gives 1e9 |pred| and slopes 
 Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 loss; nothing is broadcast. Errors:
 InputError for unequal shapes, InputTypeError for other dtypes. Source: Keras `mean_absolute_percentage_error`, with the
 target second.
+
+    >>> fdl.losses.mean_absolute_percentage_error(jnp.float32([[3]]), jnp.float32([[4]]))
+    Array([25.], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -17,6 +17,9 @@ Limits.
 
 Shapes: pred, target [..., D] float, loss [...]; nothing is broadcast. Errors: InputError for unequal shapes,
 InputTypeError for other dtypes. Same as Keras's `mean_squared_error`; optax's `squared_error` is not averaged over D.
+
+    >>> fdl.losses.mean_squared_error(jnp.float32([[1, 3]]), jnp.float32([[0, 0]]))
+    Array([5.], dtype=float32)
 """
 
 import jax.numpy as jnp

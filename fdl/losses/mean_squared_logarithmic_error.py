@@ -27,6 +27,10 @@ Keras raises both to 1e-7 first: below it the value is that of 1e-7 and the grad
 Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 loss; nothing is broadcast. Errors:
 InputError for unequal shapes, InputTypeError for other dtypes. Source: Keras `mean_squared_logarithmic_error`, with the
 target second.
+
+    >>> (loss,) = fdl.losses.mean_squared_logarithmic_error(jnp.float32([[1]]), jnp.float32([[0]]))
+    >>> f"{loss:.4f}"  # (log 2)^2
+    '0.4805'
 """
 
 import jax.numpy as jnp

@@ -24,6 +24,9 @@ Limits.
 Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 loss; nothing is broadcast. Errors:
 InputError for unequal shapes, InputTypeError for other dtypes. Source: Zhang 2004 (ICML), section 2; scikit-learn
 `SGDClassifier(loss="modified_huber")`. Keras, optax and PyTorch lack it.
+
+    >>> fdl.losses.modified_huber(jnp.float32([[-2]]), jnp.float32([[1]]))  # -4 y p
+    Array([8.], dtype=float32)
 """
 
 import jax.numpy as jnp

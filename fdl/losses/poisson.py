@@ -24,6 +24,9 @@ Where pred is 0 and target 1 Keras (log(pred + 1e-7)) gives 16.1 and the slope -
 Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 loss; nothing is broadcast. Errors:
 InputError for unequal shapes, InputTypeError for other dtypes. Source: Keras `poisson`, with the target second; PyTorch
 `PoissonNLLLoss(log_input=False)`. optax lacks it.
+
+    >>> fdl.losses.poisson(jnp.float32([[1]]), jnp.float32([[3]]))  # p - t log p
+    Array([1.], dtype=float32)
 """
 
 import jax.numpy as jnp

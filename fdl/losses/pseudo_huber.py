@@ -24,6 +24,9 @@ Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 lo
 positive number or a scalar array. Errors: InputError for unequal shapes or a delta that is not positive, InputTypeError
 for other dtypes. Source: Hartley & Zisserman 2003, appendix A6.8 (there 2 h); scipy.special.pseudo_huber. Keras, optax
 and PyTorch lack it.
+
+    >>> fdl.losses.pseudo_huber(jnp.float32([[0.75]]), jnp.float32([[0]]))  # sqrt(1 + 9/16) - 1
+    Array([0.25], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -22,6 +22,9 @@ q = 1/2 is half the mean absolute error.
 Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 loss; nothing is broadcast. q: a number in
 [0, 1] or a scalar array. Errors: InputError for unequal shapes or another q, InputTypeError for other dtypes. Source:
 Koenker & Bassett 1978, eq. 3.1; scikit-learn `mean_pinball_loss(alpha=q)`. Keras, optax and PyTorch lack it.
+
+    >>> fdl.losses.quantile(jnp.float32([[1]]), jnp.float32([[3]]), q=0.75)  # too low costs three times as much
+    Array([1.5], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -24,6 +24,9 @@ Limits.
 Shapes: logits z [...], labels t [...] float, loss [...]: optax's name, argument order and elementwise values, since each
 entry is an example; `binary_crossentropy(from_logits=True)` is its mean over an axis. Labels of another dtype are refused.
 Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.2.
+
+    >>> fdl.losses.sigmoid_binary_cross_entropy(jnp.float32([[0]]), jnp.float32([[1]])).round(4)  # log 2
+    Array([[0.6931]], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -19,6 +19,9 @@ Limits (the equation is the oracle where it is finite; these lines are the oracl
 
 Shapes: logits z [..., V], target t [..., V] float, loss [...]; 16-bit logits give a float32 loss. Nothing is broadcast.
 Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.3; argument order of optax.
+
+    >>> fdl.losses.softmax_cross_entropy(jnp.float32([[0, 0]]), jnp.float32([[1, 0]])).round(4)  # log 2
+    Array([0.6931], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -23,6 +23,9 @@ Limits (the equation is the oracle where it is finite; these lines are the oracl
 
 Shapes: logits z [..., V] float, labels t [...] int, loss [...]; 16-bit logits give a float32 loss. Errors: InputError for a
 shape that does not fit, InputTypeError for other dtypes. Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.3.
+
+    >>> fdl.losses.softmax_cross_entropy_with_integer_labels(jnp.float32([[0, 0]]), jnp.int32([1])).round(4)  # log 2
+    Array([0.6931], dtype=float32)
 """
 
 import jax

@@ -21,6 +21,9 @@ Shapes: pred [..., V, ...] float, target int of that shape without `axis`, loss 
 that does not fit ([N, 1] labels too, which Keras squeezes) and for an ignore_class that the labels' dtype cannot hold,
 InputTypeError for other dtypes. Source: Keras's `sparse_categorical_crossentropy`, values alike where q is in
 [1e-7, 1 - 1e-7].
+
+    >>> fdl.losses.sparse_categorical_crossentropy(jnp.float32([[0.25, 0.75]]), jnp.int32([1])).round(4)  # -log(3/4)
+    Array([0.2877], dtype=float32)
 """
 
 import jax.numpy as jnp

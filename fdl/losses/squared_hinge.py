@@ -20,6 +20,9 @@ Limits.
 
 Shapes: pred, target [..., D] float, loss [...]; 16-bit input gives a float32 loss; nothing is broadcast. Errors:
 InputError for unequal shapes, InputTypeError for other dtypes. Source: Keras `squared_hinge`, with the target second.
+
+    >>> fdl.losses.squared_hinge(jnp.float32([[0.5]]), jnp.float32([[1]]))
+    Array([0.25], dtype=float32)
 """
 
 import jax.numpy as jnp

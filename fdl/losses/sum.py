@@ -16,6 +16,9 @@ Limits.
 
 Shapes: values [N] or [N, T], weights like values or [N] for values [N, T] (then every step has its example's weight).
 16-bit values are accumulated in float32, and the sum is float32. Errors: InputError, InputTypeError.
+
+    >>> fdl.losses.sum(jnp.float32([1, 2, 9]), jnp.float32([1, 1, 0]))
+    Array(3., dtype=float32)
 """
 
 import jax.numpy as jnp

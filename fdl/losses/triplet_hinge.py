@@ -24,6 +24,10 @@ Shapes: anchor, positive, negative [..., D] float, loss [...]; 16-bit input give
 margin: a number >= 0 or a scalar array. Errors: InputError for unequal shapes or a negative margin, InputTypeError for
 other dtypes. Source: Weinberger & Saul 2009; Schroff, Kalenichenko & Philbin 2015, eq. 2 (`squared=True, margin=0.2`);
 PyTorch `TripletMarginLoss`.
+
+    >>> anchor, positive, negative = jnp.float32([[0, 0]]), jnp.float32([[3, 4]]), jnp.float32([[0, 4]])
+    >>> fdl.losses.triplet_hinge(anchor, positive, negative)  # 5 - 4 + 1
+    Array([2.], dtype=float32)
 """
 
 import jax.numpy as jnp

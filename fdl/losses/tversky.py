@@ -23,6 +23,9 @@ Limits.
 
 Shapes: pred, target float of equal shape, loss: the axes that are not summed. Errors: InputError, InputTypeError.
 Source: Salehi, Erdogmus & Gholipour 2017, eq. 3; Keras's `tversky`, without the 1e-7 in its denominator.
+
+    >>> fdl.losses.tversky(jnp.float32([[1, 1, 0]]), jnp.float32([[1, 0, 0]]), alpha=0.0, beta=1.0).round(4)
+    Array([0.5], dtype=float32)
 """
 
 import jax.numpy as jnp

@@ -24,6 +24,9 @@ Limits.
 Shapes: values [N] or [N, T], weights and mask like values or [N] for values [N, T] (then every step has its example's). The
 mask is boolean, or integer with 0 and 1; it has no derivative. 16-bit values are accumulated in float32, and the value is
 float32. Errors: InputError, InputTypeError. Source: Keras 3, keras/src/losses/loss.py, reduce_weighted_values.
+
+    >>> fdl.losses.weighted_mean(jnp.float32([1, 3]), jnp.float32([1, 0.5]))  # over the number of examples
+    Array(1.25, dtype=float32)
 """
 
 import jax.numpy as jnp

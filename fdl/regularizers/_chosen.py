@@ -13,17 +13,29 @@ Filter = Callable[[str, Any], bool]
 
 
 def weights_only(path: str, array: Any) -> bool:
-    """The default filter: floating arrays of rank 2 and more."""
+    """The default filter: floating arrays of rank 2 and more.
+
+    >>> fdl.regularizers.weights_only("dense_0/w", jnp.ones((2, 3))), fdl.regularizers.weights_only("dense_0/b", jnp.ones((3,)))
+    (True, False)
+    """
     return array.ndim >= 2 and _is_float(array)
 
 
 def mask(params: Any, filter: Filter = weights_only) -> Any:
-    """A tree of booleans: what the filter chooses. For optax: `optax.adamw(1e-3, mask=fdl.regularizers.mask)`."""
+    """A tree of booleans: what the filter chooses. For optax: `optax.adamw(1e-3, mask=fdl.regularizers.mask)`.
+
+    >>> fdl.regularizers.mask({"w": jnp.ones((2, 3)), "b": jnp.ones((3,))})
+    {'b': False, 'w': True}
+    """
     return jax.tree.unflatten(jax.tree.structure(params), [seen for seen, _ in chosen("mask", params, filter)])
 
 
 def sparsity(params: Any, filter: Filter = weights_only) -> Any:
-    """The share of the chosen entries that are exactly 0, a float32 scalar."""
+    """The share of the chosen entries that are exactly 0, a float32 scalar.
+
+    >>> fdl.regularizers.sparsity({"w": jnp.float32([[0, 1], [0, 2]])})
+    Array(0.5, dtype=float32)
+    """
     arrays = [w for seen, w in chosen("sparsity", params, filter) if seen]
     zeros = [jnp.sum(w == 0, dtype=jnp.float32) for w in arrays]
     return added(zeros) / max(1, sum(w.size for w in arrays))

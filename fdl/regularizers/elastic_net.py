@@ -53,7 +53,11 @@ _ELASTIC_NET = Op(equation, forward, backward, name="regularizers.elastic_net")
 
 
 def elastic_net(l1: Any, l2: Any, *, half: bool = False, filter: Filter = weights_only) -> Op:
-    """l1 * sum |w| + l2 * sum w^2, or l2 / 2 with `half` (see the module's docstring)."""
+    """l1 * sum |w| + l2 * sum w^2, or l2 / 2 with `half` (see the module's docstring).
+
+    >>> fdl.regularizers.elastic_net(l1=1.0, l2=0.5)({"w": jnp.float32([[1, -3]])})
+    Array(9., dtype=float32)
+    """
     for name, strength in (("l1", l1), ("l2", l2)):
         remedy = "a penalty pushes towards 0"
         require_number("regularizers.elastic_net", name, strength, 0, float("inf"), remedy=remedy)

@@ -51,6 +51,10 @@ _L1 = Op(equation, forward, backward, name="regularizers.l1")
 
 
 def l1(strength: Any, *, filter: Filter = weights_only) -> Op:
-    """strength * sum |w| (see the module's docstring): a Laplace prior, with exact zeros by `proximal_l1`."""
+    """strength * sum |w| (see the module's docstring): a Laplace prior, with exact zeros by `proximal_l1`.
+
+    >>> fdl.regularizers.l1(0.5)({"w": jnp.float32([[1, -3]]), "b": jnp.float32([9])})  # biases are left out
+    Array(2., dtype=float32)
+    """
     require_number("regularizers.l1", "strength", strength, 0, float("inf"), remedy="a penalty pushes towards 0")
     return _L1.bind(strength=strength, filter=filter)

@@ -52,7 +52,11 @@ _L2 = Op(equation, forward, backward, name="regularizers.l2")
 
 
 def l2(strength: Any, *, half: bool = False, filter: Filter = weights_only) -> Op:
-    """strength * sum w^2, or strength / 2 * sum w^2 with `half` (see the module's docstring): a Gaussian prior."""
+    """strength * sum w^2, or strength / 2 * sum w^2 with `half` (see the module's docstring): a Gaussian prior.
+
+    >>> fdl.regularizers.l2(0.5)({"w": jnp.float32([[1, -3]]), "b": jnp.float32([9])})
+    Array(5., dtype=float32)
+    """
     require_number("regularizers.l2", "strength", strength, 0, float("inf"), remedy="a penalty pushes towards 0")
     require_bool("regularizers.l2", "half", half)
     return _L2.bind(strength=strength, half=half, filter=filter)

@@ -103,7 +103,11 @@ _ORTHOGONAL = Op(equation, forward, backward, name="regularizers.orthogonal")
 
 
 def orthogonal(strength: Any = 0.01, *, mode: str = "rows", filter: Filter = weights_only) -> Op:
-    """strength * mean |cosine| between the rows or columns of every weight matrix (see the module's docstring)."""
+    """strength * mean |cosine| between the rows or columns of every weight matrix (see the module's docstring).
+
+    >>> fdl.regularizers.orthogonal(1.0)({"w": jnp.float32([[1, 0], [0, 2]])})
+    Array(0., dtype=float32)
+    """
     remedy = "a negative one would make vectors parallel"
     require_number("regularizers.orthogonal", "strength", strength, 0, float("inf"), remedy=remedy)
     if mode not in ("rows", "columns"):

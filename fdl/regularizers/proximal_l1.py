@@ -37,7 +37,11 @@ from fdl.regularizers.scheduled import Steps, at_step, require_number_or_schedul
 
 
 def soft_threshold(v: Any, threshold: Any) -> Any:
-    """sign(v) max(|v| - threshold, 0): exactly 0 where |v| <= threshold."""
+    """sign(v) max(|v| - threshold, 0): exactly 0 where |v| <= threshold.
+
+    >>> fdl.regularizers.soft_threshold(jnp.float32([-2, 0.5, 3]), 1.0)
+    Array([-1.,  0.,  2.], dtype=float32)
+    """
     shrunk = jnp.maximum(jnp.abs(v) - like(threshold, v), jnp.zeros((), v.dtype))
     return jnp.where(shrunk == 0, jnp.zeros_like(v), jnp.sign(v) * shrunk)
 
@@ -48,7 +52,14 @@ def proximal_l1(
     *,
     filter: Filter = weights_only,
 ) -> Any:
-    """An optax transformation, last in a chain: the new weights are soft_threshold(w + update, learning_rate strength)."""
+    """An optax transformation, last in a chain: the new weights are soft_threshold(w + update, learning_rate strength).
+
+    >>> optimizer = optax.chain(optax.sgd(0.1), fdl.regularizers.proximal_l1(1.0, 0.1))
+    >>> params = {"w": jnp.float32([[0.05, 2]])}
+    >>> updates, _ = optimizer.update({"w": jnp.zeros((1, 2), jnp.float32)}, optimizer.init(params), params)
+    >>> optax.apply_updates(params, updates)["w"]
+    Array([[0. , 1.9]], dtype=float32)
+    """
     import optax
 
     where = "regularizers.proximal_l1"

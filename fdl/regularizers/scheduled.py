@@ -32,7 +32,13 @@ class Steps(NamedTuple):
 
 
 def scheduled(penalty: Callable[..., Op], strength: Any, **options: Any) -> Any:
-    """An optax transformation, first in a chain: adds the gradient of penalty(strength(step), **options), step from 0."""
+    """An optax transformation, first in a chain: adds the gradient of penalty(strength(step), **options), step from 0.
+
+    >>> decay = fdl.regularizers.scheduled(fdl.regularizers.l2, optax.linear_schedule(1.0, 0.0, 100))
+    >>> params = {"w": jnp.float32([[1, 2]])}
+    >>> decay.update({"w": jnp.zeros((1, 2), jnp.float32)}, decay.init(params), params)[0]["w"]
+    Array([[2., 4.]], dtype=float32)
+    """
     import optax
 
     where = "regularizers.scheduled"

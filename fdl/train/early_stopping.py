@@ -18,6 +18,9 @@ class EarlyStopping:
 
     monitor: a figure of the history. mode: "min" or "max"; by default "max" for names that end in accuracy, auc, precision,
     recall or f1. restore_best: return the parameters and the state of the best epoch rather than those of the last.
+
+        >>> fdl.train.EarlyStopping(5, monitor="valid_accuracy").patience  # for fit(early_stopping=...)
+        5
     """
 
     patience: int

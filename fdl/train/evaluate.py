@@ -20,7 +20,11 @@ Metric = Callable[[Any, Any], Any]
 def accuracy(pred: Any, target: Any) -> jax.Array:
     """1 where the largest output is the label (or the largest entry of a target distribution), else 0: one per example.
 
-    NaN where an output is NaN, or the label no class."""
+    NaN where an output is NaN, or the label no class.
+
+        >>> fdl.train.accuracy(jnp.float32([[2, 1], [0, 3]]), jnp.int32([0, 0]))
+        Array([1., 0.], dtype=float32)
+    """
     labels = target if jnp.issubdtype(target.dtype, jnp.integer) else jnp.argmax(target, axis=-1)
     right = (jnp.argmax(pred, axis=-1).astype(labels.dtype) == labels).astype(jnp.float32)
     unknown = jnp.isnan(pred).any(axis=-1) | (labels < 0) | (indices(labels) >= pred.shape[-1])
@@ -44,6 +48,12 @@ def evaluate(
 
     metrics: names ("accuracy") or functions (pred, target) -> one value per example; by default accuracy where the target
     is integer labels, else none. Errors: InputError for unequal numbers of examples, an empty set, an unknown metric.
+
+        >>> model, loss = fdl.dense(2), fdl.losses.softmax_cross_entropy_with_integer_labels
+        >>> params, state = model.init(jax.random.key(0), (3,))
+        >>> data = np.ones((4, 3), np.float32), np.asarray([0, 1, 0, 1], np.int32)
+        >>> float(fdl.train.evaluate(model, loss, params, state, data)["accuracy"])
+        0.5
     """
     require_model("train.evaluate", model)
     require_loss("train.evaluate", loss, "autodiff")

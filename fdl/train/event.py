@@ -11,7 +11,15 @@ import numpy as np
 @dataclasses.dataclass(frozen=True)
 class Event:
     """The end of an epoch. params, state: numpy, copied from the device when they are asked for, while the callback runs: the next
-    step takes their place."""
+    step takes their place.
+
+        >>> x, y = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+        >>> mse, sgd, said = fdl.losses.mean_squared_error, optax.sgd(0.1), []
+        >>> common = {"key": jax.random.key(0), "epochs": 3, "progress": False}
+        >>> _ = fdl.train.fit(fdl.dense(2), mse, sgd, (x, y), callbacks=(lambda event: said.append(event.epoch),), **common)
+        >>> said
+        [1, 2, 3]
+    """
 
     epoch: int  # from 1
     step: int  # updates since the start of the run

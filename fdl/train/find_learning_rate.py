@@ -31,7 +31,15 @@ _EXPLODED = 4.0  # times the lowest loss: the end of the run
 
 @dataclasses.dataclass(frozen=True)
 class LearningRates:
-    """rates, losses: [steps] up to where the loss exploded; smoothed: the losses' running mean. suggestion: a rate to start with."""
+    """rates, losses: [steps] up to where the loss exploded; smoothed: the losses' running mean. suggestion: a rate to start with.
+
+    >>> data = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+    >>> found = fdl.train.find_learning_rate(
+    ...     fdl.dense(2), fdl.losses.mean_squared_error, optax.sgd, data, key=jax.random.key(0), steps=50
+    ... )
+    >>> found.rates.shape == found.losses.shape
+    True
+    """
 
     rates: np.ndarray
     losses: np.ndarray
@@ -60,6 +68,13 @@ def find_learning_rate(
     """Trains once with growing rates. make_optimizer: of a learning rate, which may be a schedule, as optax.sgd is one.
 
     low, high: the first and the last rate. The rest as in `fit`. Errors: InputError where the loss never falls, with what to change.
+
+        >>> data = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+        >>> found = fdl.train.find_learning_rate(
+        ...     fdl.dense(2), fdl.losses.mean_squared_error, optax.sgd, data, key=jax.random.key(0), steps=50
+        ... )
+        >>> bool(1e-6 <= found.suggestion <= 10)
+        True
     """
     where = "train.find_learning_rate"
     require_model(where, model)

@@ -84,6 +84,12 @@ def fit(
     on_divergence="rollback" it goes on from the start of its best epoch with updates half as large, up to 8 times.
     Errors: InputError or InputTypeError for data that hold NaN or infinities, unequal numbers of examples, a plain function as loss
     with "manual", sizes below 1, settings that do not go together; CheckpointError for a folder that cannot be used.
+
+        >>> x, y = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+        >>> mse, sgd = fdl.losses.mean_squared_error, optax.sgd(0.1)
+        >>> result = fdl.train.fit(fdl.dense(2), mse, sgd, (x, y), key=jax.random.key(0), epochs=3, progress=False)
+        >>> result.history["loss"].shape, bool(result.history["loss"][-1] < result.history["loss"][0])
+        ((3,), True)
     """
     where = "train.fit"
     require_model(where, model)

@@ -28,6 +28,9 @@ class Divergence:
 
     step: the update, from 1, that computed it; epoch: from 1. stage: "output", "loss", "error", "gradient", "state", "update" or
     "parameter". layer: where it stands, "" for the loss. leaf: which array, as in "dense_0/w". entries: how many of how many.
+
+        >>> print(fdl.train.Divergence(213, 5, "output", "dense_2", "", (3, 640)))  # what `fit` returns as result.divergence
+        step 213 (epoch 5): the output of dense_2 is the first that is not finite, in 3 of 640 entries
     """
 
     step: int

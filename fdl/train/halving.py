@@ -15,6 +15,9 @@ class Halving:
     keep: which share. monitor: the figure that decides, by default the validation loss, or the loss without `valid`; the smaller
     the better, but for names that end in accuracy. Members that differ in what shapes their program (see `fdl.train.grid`) are trained
     group after group, and each group is halved by itself.
+
+        >>> fdl.train.Halving(2).keep  # for sweep(halving=...): every two epochs the better half goes on
+        0.5
     """
 
     every: int

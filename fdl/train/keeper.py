@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+
 from fdl.errors import refuse
 from fdl.train.checkpoint import Checkpoint, CheckpointError, Store, open_store
 from fdl.train.run import Run
@@ -51,6 +53,8 @@ class Keeper:
                 )
         self._run.restore(saved.tree, saved.facts)
         self._saved_at = saved.step
+        if self._run.watch is not None and saved.step > 0:
+            self._run.watch.recall(settings.folder, saved.step)
 
     def save(self) -> None:
         run = self._run
@@ -59,6 +63,8 @@ class Keeper:
         best = run.best is not None and run.best.epoch == run.epoch
         self._store.save(run.position, run.arrays(), run.facts() | {"identity": self._identity, "best": best})
         self._saved_at = run.position
+        if run.watch is not None and self._settings is not None and jax.process_index() == 0:
+            run.watch.record(self._settings.folder, run.epochs)
 
     def save_if_due(self) -> None:
         """A disk that is full for a while costs no run: only the last save has to succeed."""

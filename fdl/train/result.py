@@ -16,6 +16,12 @@ class Result:
 
     divergence: None, or where the run stopped being finite; params, state and opt_state are then the last finite ones.
     best_epoch: from 1, where early stopping returned an earlier epoch's parameters. charts, findings: of `fit(doctor=n)`.
+
+        >>> x, y = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+        >>> mse, sgd = fdl.losses.mean_squared_error, optax.sgd(0.1)
+        >>> result = fdl.train.fit(fdl.dense(2), mse, sgd, (x, y), key=jax.random.key(0), epochs=3, progress=False)
+        >>> result.params["w"].shape, sorted(result.history)
+        ((3, 2), ['loss'])
     """
 
     params: Params

@@ -53,6 +53,13 @@ class Sweep:
 
     table: {column: [M]}: a column per setting, then the last figures of each member, `epochs` and `steps` it was trained, and
     `diverged`. histories: {figure: [M, epochs]}, NaN after a member was stopped. seconds: of the whole sweep.
+
+        >>> data = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+        >>> grid = {"learning_rate": [0.01, 0.1], "seed": [0, 1]}
+        >>> mse = fdl.losses.mean_squared_error
+        >>> sweep = fdl.train.sweep(fdl.dense(2), mse, optax.sgd, data, grid=grid, epochs=2, progress=False)
+        >>> sweep.best().params["w"].shape
+        (3, 2)
     """
 
     table: dict[str, np.ndarray]
@@ -130,6 +137,13 @@ def sweep(
     The rest as in `fit`.
 
     Errors: InputError or InputTypeError for a setting that nobody takes, and whatever `fit` refuses.
+
+        >>> data = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+        >>> grid = {"learning_rate": [0.01, 0.1], "seed": [0, 1]}
+        >>> mse = fdl.losses.mean_squared_error
+        >>> sweep = fdl.train.sweep(fdl.dense(2), mse, optax.sgd, data, grid=grid, epochs=2, progress=False)
+        >>> sweep.table["learning_rate"].shape, sweep.histories["loss"].shape
+        ((4,), (4, 2))
     """
     where = "train.sweep"
     started = time.perf_counter()

@@ -82,7 +82,10 @@ class Watch:
         """What the probe saw in the steps first .. last-1."""
         count = len(range(first + -first % self.every, last, self.every))
         new = jax.tree.map(lambda a: np.asarray(a)[:count], seen)
-        self.charts = new if self.charts is None else jax.tree.map(lambda *a: np.concatenate(a), self.charts, new)
+        if self.charts is None or not len(self.charts.step):
+            self.charts = new
+        else:
+            self.charts = jax.tree.map(lambda *a: np.concatenate(a), self.charts, new)
         self._thin_out()
         while len(self.charts.step) > KEPT:
             self._stride *= 2
@@ -94,6 +97,27 @@ class Watch:
     def _keep(self, which: Any) -> None:
         if not which.all():
             self.charts = jax.tree.map(lambda a: a[which], self.charts)
+
+    def record(self, folder: Any, epochs: list[dict[str, float]]) -> None:
+        """The charts so far, beside the checkpoint: a run that is killed, or goes on another day, keeps them."""
+        from fdl.doctor.record import save
+
+        if self.charts is not None and len(self.charts.step):
+            names = dict.fromkeys(name for row in epochs for name in row)
+            save(folder, self.charts, {name: [row[name] for row in epochs if name in row] for name in names})
+
+    def recall(self, folder: Any, step: int) -> None:
+        """The charts that the folder's record has of the steps before this one; none if it has no record that can be read."""
+        from fdl.doctor.record import load
+        from fdl.errors import DataError
+
+        try:
+            charts = load(folder).charts
+        except DataError as error:
+            warnings.warn(f"train.fit: the earlier charts are lost: {error}", RuntimeWarning, stacklevel=4)
+            return
+        self.charts = charts
+        self._keep((charts.step >= 0) & (charts.step < step) & (charts.step % self.every == 0))
 
     def forget_from(self, step: int) -> None:
         """The run went back to this step."""

@@ -40,12 +40,28 @@ Row = dict[str, Any]
 
 
 def csv_writer(path: str | os.PathLike) -> Callable[[Event], None]:
-    """A callback that writes one row per epoch: epoch, step, seconds, loss, valid_loss, ... with a header line."""
+    """A callback that writes one row per epoch: epoch, step, seconds, loss, valid_loss, ... with a header line.
+
+    >>> x, y = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+    >>> mse, sgd = fdl.losses.mean_squared_error, optax.sgd(0.1)
+    >>> common = {"key": jax.random.key(0), "epochs": 3, "progress": False}
+    >>> _ = fdl.train.fit(fdl.dense(2), mse, sgd, (x, y), callbacks=(fdl.train.csv_writer("run.csv"),), **common)
+    >>> len(pathlib.Path("run.csv").read_text().splitlines())  # a header, and an epoch each
+    4
+    """
     return _Rows(_path("train.csv_writer", "path", path), _Csv())
 
 
 def jsonl_writer(path: str | os.PathLike) -> Callable[[Event], None]:
-    """A callback that writes one line per epoch, a JSON object: {"epoch": 1, "step": 12, "seconds": 0.4, "loss": 0.31, ...}."""
+    """A callback that writes one line per epoch, a JSON object: {"epoch": 1, "step": 12, "seconds": 0.4, "loss": 0.31, ...}.
+
+    >>> x, y = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+    >>> mse, sgd = fdl.losses.mean_squared_error, optax.sgd(0.1)
+    >>> common = {"key": jax.random.key(0), "epochs": 3, "progress": False}
+    >>> _ = fdl.train.fit(fdl.dense(2), mse, sgd, (x, y), callbacks=(fdl.train.jsonl_writer("run.jsonl"),), **common)
+    >>> len(pathlib.Path("run.jsonl").read_text().splitlines())
+    3
+    """
     return _Rows(_path("train.jsonl_writer", "path", path), _Jsonl())
 
 
@@ -54,6 +70,8 @@ def tensorboard_writer(folder: str | os.PathLike, *, histograms: bool = False) -
 
     A scalar for each figure; with histograms, also one of each parameter array, under its path ("params/dense_0/w"), of those of
     its entries that are finite. A resumed run writes a further file that tells TensorBoard to hide the steps it repeats.
+
+        >>> board = fdl.train.tensorboard_writer("board")  # for fit(callbacks=(board,)), then tensorboard --logdir board
     """
     where = "train.tensorboard_writer"
     folder = _path(where, "folder", folder)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import conv, convnet
-from benchmarks._harness import Settings, difference
+from benchmarks._compare import difference
+from benchmarks._harness import Settings
 from benchmarks.conv import CASES, Case
 from benchmarks.convnet import CLASSES, Conv, Net
 

@@ -1,12 +1,15 @@
-"""The harness: what it does with unequal results, absent peers and failures. Nothing here looks at a time."""
+"""The command and the comparison: unequal results, absent peers, failures. Nothing here looks at a time."""
 
 import json
 
 import numpy as np
 import pytest
 
-from benchmarks import _harness
-from benchmarks._harness import Row, difference, discover, main, summarize, table
+from benchmarks import _rows, _store, _table, _worker
+from benchmarks._command import discover, headline, main
+from benchmarks._compare import difference, summarize
+from benchmarks._rows import Row
+from benchmarks._table import table
 
 EXAMPLE = '''
 """Adding up: the claim.
@@ -50,7 +53,7 @@ def run(settings):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder of benchmarks: `make(extra)` writes one with one more variant."""
-    monkeypatch.setattr(_harness, "SHORTEST", 0.0)
+    monkeypatch.setattr(_worker, "SHORTEST", 0.0)
     (tmp_path / "_private.py").write_text("raise AssertionError('never imported')\n")
 
     def make(extra='Variant("last", honest)', name="adding"):
@@ -68,16 +71,18 @@ def run(folder, tmp_path, *arguments):
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
 
-    written = json.loads(out.read_text(), parse_constant=refuse)
-    return code, written, {row["variant"]: row for row in written["rows"]}
+    written = json.loads(out.read_text(), parse_constant=refuse)["sections"]["adding"]
+    return code, written, {row.variant: row for row in _store.read(out)["adding"].rows}
 
 
 def test_equal_results_are_timed(folder, tmp_path, capsys):
     code, written, rows = run(folder(), tmp_path)
     assert code == 0
-    assert {row["status"] for row in rows.values()} == {"timed"}
-    assert all(row["seconds"] > 0 and row["ratio"] > 0 and len(row["samples"]) == 1 for row in rows.values())
-    assert written["versions"]["numpy"] == np.__version__ and written["cores"] >= 1
+    assert {row.status for row in rows.values()} == {"timed"}
+    assert all(row.seconds and row.ratio and row.rounds == 1 for row in rows.values())
+    machine = written["machine"]
+    assert machine["versions"]["numpy"] == np.__version__ and machine["cores"] >= 1
+    assert not written["full"] and written["repeats"] == 1 and written["took"] > 0
     printed = capsys.readouterr().out
     assert "a library that talks" not in printed
     assert [line.split()[0] for line in printed.splitlines()[:5]] == ["work", "adding", "peer,", "peer,", "last"]
@@ -86,25 +91,26 @@ def test_equal_results_are_timed(folder, tmp_path, capsys):
 def test_an_unequal_result_is_not_timed_and_exits_with_1(folder, tmp_path, capsys):
     code, _, rows = run(folder('Variant("liar", wrong)'), tmp_path)
     assert code == 1
-    assert rows["liar"]["status"] == "unequal" and rows["liar"]["seconds"] is None and not rows["liar"]["samples"]
-    assert rows["liar"]["difference"] == pytest.approx(1e-3)
-    assert rows["fdl"]["status"] == "timed"
+    assert rows["liar"].status == "unequal" and rows["liar"].seconds is None
+    assert rows["liar"].difference == pytest.approx(1e-3)
+    assert rows["fdl"].status == "timed"
     assert "result/total: differs by 0.001" in capsys.readouterr().err
 
 
 def test_a_missing_peer_is_listed(folder, tmp_path, capsys):
     code, _, rows = run(folder('Variant("absent", broken, requires=("numpy", "no_such_library"))'), tmp_path)
     assert code == 0
-    assert rows["absent"]["status"] == "not installed"
-    assert "not installed  no no_such_library: pip install 'fdl[bench]'" in capsys.readouterr().out
+    assert rows["absent"].status == "not installed"
+    printed = next(line for line in capsys.readouterr().out.splitlines() if "absent" in line)
+    assert "not installed" in printed and printed.endswith("no no_such_library: pip install 'fdl[bench]'")
 
 
 @pytest.mark.parametrize(("setup", "why"), [("broken", "this peer is broken"), ("gone", "exit code 3")])
 def test_a_variant_that_fails_exits_with_1(folder, tmp_path, setup, why):
     code, _, rows = run(folder(f'Variant("failing", {setup})'), tmp_path)
     assert code == 1
-    assert rows["failing"]["status"] == "failed" and why in rows["failing"]["note"]
-    assert rows["fdl"]["status"] == "timed"
+    assert rows["failing"].status == "failed" and why in rows["failing"].note
+    assert rows["fdl"].status == "timed"
 
 
 def test_a_failing_reference_fails_all(folder, tmp_path):
@@ -113,7 +119,7 @@ def test_a_failing_reference_fails_all(folder, tmp_path):
     file.write_text(file.read_text().replace("def oracle(size):", "def oracle(size):\n    return 1 / 0"))
     code, _, rows = run(made, tmp_path)
     assert code == 1
-    assert all(row["status"] == "failed" and "ZeroDivisionError" in row["note"] for row in rows.values())
+    assert all(row.status == "failed" and "ZeroDivisionError" in row.note for row in rows.values())
 
 
 def test_discovery_and_list(folder, capsys):
@@ -133,9 +139,9 @@ def test_a_wrong_command_exits_with_2(folder, arguments, capsys):
 
 
 def test_every_benchmark_here_says_what_it_claims():
-    found = discover(_harness.FOLDER)
+    found = discover(_worker.FOLDER)
     assert "mlp" in found
-    assert all(_harness.headline(path) for path in found.values())
+    assert all(headline(path) for path in found.values())
 
 
 @pytest.mark.parametrize(
@@ -170,7 +176,7 @@ def test_ratio_is_within_rounds_and_a_peer_is_judged_by_its_fastest_setting():
     assert [r.ratio for r in rows] == [1.0, 3.0, 5.0]
     assert (rows[1].target, rows[1].reached) == (4.0, False)
     assert (rows[2].target, rows[2].reached) == (None, None)
-    assert ">= 4 NO" in table(rows)
+    assert rows[1].missed and ">= 4    NO" in table(rows)
 
 
 def test_no_ratios_without_fdl():
@@ -189,16 +195,10 @@ def test_the_quieter_half_of_the_rounds_counts():
 
 def test_a_busy_machine_is_said():
     rows = [row("fdl", [1.0]), row("peer", [1.0])]
-    assert _harness.warnings_of(rows) == []
+    assert _table.warnings_of(rows) == []
     rows[1].others = 0.5
-    assert [text.partition(" % ")[0] for text in _harness.warnings_of(rows)] == ["work: other processes took 50"]
+    assert [text.partition(" % ")[0] for text in _table.warnings_of(rows)] == ["work: other processes took 50"]
 
 
 def test_time_text():
-    assert [_harness.time_text(t) for t in (2.0, 0.0123, 1.234e-5, 5e-8)] == ["2 s", "12.3 ms", "12.3 us", "50 ns"]
-
-
-def test_text_of_a_file_that_cannot_be_timed_is_strict_json():
-    rows = [Row("work", "step", "fdl", "fdl", "unequal", difference=np.inf)]
-    text = json.dumps(_harness.report(rows, _harness.Settings()), allow_nan=False)
-    assert json.loads(text)["rows"][0]["difference"] is None
+    assert [_rows.time_text(t) for t in (2.0, 0.0123, 1.234e-5, 5e-8)] == ["2 s", "12.3 ms", "12.3 us", "50 ns"]

@@ -19,8 +19,8 @@ pytest.importorskip("orbax.checkpoint")
 def test_damage_is_counted(monkeypatch):
     assert reliability.damage(9, 0).result[0][1] == "equal"
     monkeypatch.setattr(Store, "newest", lambda self, like: Saved(2, reliability._tree(2), {}))
-    _, status, text = reliability.damage(2, 0).result[0]
-    assert status == "unequal" and text.startswith("0 of 2 ") and "; not [" in text
+    _, status, measured, text = reliability.damage(2, 0).result[0]
+    assert status == "unequal" and measured == "0 of 2 noticed" and "; not [" in text
 
 
 def test_damage_has_to_be_told(monkeypatch):
@@ -39,9 +39,9 @@ def test_refused_saves_are_counted(tmp_path, monkeypatch):
                 patch.setattr("fdl.train.checkpoint.write._write_flushed", full)
             yield
 
-    _, status, text = reliability._refusals(tmp_path / "a", 4, "a limit", scarce)
-    assert status == "equal" and "2 of 4 saves refused" in text
-    _, status, text = reliability._refusals(
+    _, status, measured, _ = reliability._refusals(tmp_path / "a", 4, "a limit", scarce)
+    assert status == "equal" and measured == "2 of 4 refused"
+    _, status, _, text = reliability._refusals(
         tmp_path / "b", 2, "no limit", lambda folder, limit: contextlib.nullcontext()
     )
     assert status == "unequal" and "all refused, or none" in text
@@ -78,11 +78,12 @@ def test_what_is_wrong_with_fdl_sets_the_exit_code(monkeypatch, status, capsys):
         if status == "failed":
             raise RuntimeError("it ended")
         assert part is reliability.kills and how == {"count": 3, "seed": 5}
-        return Trial([("fdl", status, "so many")]).result
+        return Trial([("fdl", status, "so many", "of them")]).result
 
     monkeypatch.setattr(reliability, "result_of", result_of)
     code = reliability.main(["kills", "--count", "3", "--seed", "5"])
-    assert code == (status in ("unequal", "failed")) and status in capsys.readouterr().out
+    assert code == (status in ("unequal", "failed"))
+    assert ("it ended" if status == "failed" else "so many") in capsys.readouterr().out
 
 
 def test_without_orbax_nothing_is_run(monkeypatch):

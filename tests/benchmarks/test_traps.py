@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import traps
-from benchmarks.traps import LOUD, TRAPS, Answer, Trap, cell, judge, markdown, rows_of
+from benchmarks.traps import LOUD, TRAPS, Answer, Trap, cell, judge, rows_of, wanted
 
 LOSS, WRONG, OTHER = "cross-entropy, integer label", "WRONG", "another choice"
 INF, NAN = math.inf, math.nan
@@ -81,13 +81,10 @@ def test_a_wrong_answer_of_fdl_fails_and_one_of_a_peer_does_not(right):
     assert {row.status for row in rows_of({"fdl": right})} == {"ok"}
 
 
-def test_the_exit_code_and_the_table(right, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(traps, "_collect", lambda: {"fdl": right, "peer": "no peer: pip install 'fdl[bench]'"})
-    assert traps.main(["--markdown", str(tmp_path / "table.md")]) == 0
-    text = (tmp_path / "table.md").read_text()
-    assert text == markdown({"fdl": right, "peer": ""}) and f"{len(TRAPS)} of {len(TRAPS)} | not run" in text
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in table}) == 1 and len(table) == len(TRAPS) + 3
-    monkeypatch.setattr(traps, "_collect", lambda: {"fdl": [*right[:-1], Answer(NAN, (NAN,))]})
-    assert traps.main([]) == 1
-    assert f"wrong: {TRAPS[-1].loss}: {TRAPS[-1].name}: NaN; NaN, right" in capsys.readouterr().err
+def test_a_row_says_what_was_answered_and_fdls_what_is_right_and_why(right):
+    rows = rows_of({"fdl": right, "peer": [Answer(None)] * len(TRAPS)})
+    assert len(rows) == 2 * len(TRAPS)
+    for t, mine, theirs in zip(TRAPS, rows[::2], rows[1::2], strict=True):
+        assert (mine.work, mine.measured, mine.note, mine.reached) == (f"{t.loss}: {t.name}", "ok", t.why, True)
+        assert mine.wanted == wanted(t) and (theirs.status, theirs.measured, theirs.reached) == ("-", "-", None)
+        assert ": " not in t.loss  # what stands before it is the loss

@@ -122,7 +122,9 @@ def test_the_judge_lets_nothing_pass():
     s = checkers.score(answers, wrong)
     assert (s.wrong, s.caught, s.missed, s.right, s.alarms, s.undecided, s.seconds) == (2, 0, 1, 1, 1, 1, 0.2)
     rows = checkers.rows_of({"fdl quick": answers, "chex": answers, "gradcheck": "no torch: install it"}, wrong)
-    assert [row.status for row in rows] == ["counted", "unequal", "unequal", "counted", "not installed"]
+    assert [row.status for row in rows] == ["measured", "unequal", "unequal", "measured", "not installed"]
+    assert rows[0].missed and rows[0].measured == "0 of 2, 1 alarms" and rows[0].figures["undecided"] == 1
+    assert rows[3].reached is None  # a peer's miss is a finding
     assert rows[1].note.startswith("missed, key 0") and rows[2].note == "false alarm, key 0: why"
 
 

@@ -220,7 +220,7 @@ def test_validation_that_never_falls_below_chance():
 def test_a_stacked_chart_is_a_list_of_charts():
     charts = [chart(0), chart(50)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *charts)
-    apart = unstacked(stacked)
+    apart = unstacked("test", stacked)
     assert [int(one.step) for one in apart] == [0, 50]
     assert fdl.doctor.diagnose(stacked, HISTORY) == fdl.doctor.diagnose(charts, HISTORY)
 
@@ -259,3 +259,73 @@ def test_the_door():
         fdl.doctor.diagnose(chart(0), counterfactual=True)
     with pytest.raises(fdl.errors.InputError, match="got no charts"):
         fdl.doctor.diagnose([])
+
+
+@pytest.mark.parametrize("charts", [None, "a name", {}, [None]])
+def test_what_is_no_chart_is_refused(charts):
+    with pytest.raises(fdl.errors.InputTypeError, match="wanted what fdl.doctor.examine returns"):
+        fdl.doctor.diagnose(charts)
+
+
+def test_charts_of_different_models_and_a_history_that_is_a_list_are_refused():
+    wide = {"relu_1": np.zeros(9, int), "tanh_4": np.zeros(4, int)}
+    for other in ({"units": wide}, {"loss_name": "hinge"}):
+        with pytest.raises(fdl.errors.InputError, match="charts of one model"):
+            fdl.doctor.diagnose([chart(0), chart(1, **other)])
+    with pytest.raises(fdl.errors.InputTypeError, match="history is list"):
+        fdl.doctor.diagnose(chart(0), [1.0])  # pyright: ignore[reportArgumentType]
+
+
+def test_a_case_is_looked_at_and_may_be_of_a_single_layer():
+    loss = fdl.losses.softmax_cross_entropy_with_integer_labels
+    x, y = np.eye(4, dtype=np.float32), np.arange(4, dtype=np.int32)
+    case = fdl.doctor.Case(fdl.dense(4), loss, optax.sgd, 0.1, (x, y), steps=2)
+    assert fdl.doctor.what_if(case, [])[0].error > 0
+    wrong = ({"optimizer": optax.sgd(0.1)}, {"data": (x, y[:2])})
+    for change, said in zip(wrong, ("a function of the learning rate", "4 examples and 2 targets"), strict=True):
+        with pytest.raises((fdl.errors.InputError, fdl.errors.InputTypeError), match=said):
+            fdl.doctor.what_if(dataclasses.replace(case, **change), [])
+    with pytest.raises(fdl.errors.InputError, match="change is 'sleep'"):
+        fdl.doctor.what_if(case, ["sleep"])
+
+
+def test_a_layer_that_hands_no_error_on_is_named():
+    kinds = ("dense", "relu", "dense", "reshape", "tanh", "dense")
+    cut = {
+        "error": np.asarray([0, 0, 0, 0.5, 0.6, 0.9]),
+        "growth": np.asarray([NAN, NAN, NAN, 0, 1, 1]),
+        "kinds": kinds,
+    }
+    found = course(**cut, statistics_of=np.full(6, NAN), leak=np.zeros(6))
+    assert [(f.code, f.layer) for f in found[:2]] == [("frozen_layer", "batch_norm_3"), ("vanishing", "dense_0")]
+
+
+def test_one_hot_rows_are_scaled():
+    assert course(input_rms=np.float32(0.007), feature_rms=np.float32(0.2))[0].code == "healthy"
+    assert course(input_rms=np.float32(1e-4), feature_rms=np.float32(2e-4))[0].code == "input_not_scaled"
+
+
+def test_targets_far_away_are_not_the_fault_of_the_output_weights():
+    square = {"loss_name": "mean_squared_error", "takes_logits": None, "chance_loss": np.float32(1)}
+    far, wide = (course(**square, start={"loss": np.float32(loss)})[0] for loss in (1e6, 20))
+    assert far.code == wide.code == "bad_initial_loss"
+    assert far.remedy.startswith("standardize the target")
+    large = course(**square, start={"loss": np.float32(20), "output_rms": np.full(6, 5.0)})[0]
+    assert large.remedy.startswith("start output with smaller weights")
+
+
+def test_a_batch_at_chance_with_running_statistics_is_not_learned_by_heart():
+    stuck = {"loss": [2.2, 2.1, 2.0, 1.9], "valid_loss": [2.3, 2.3, 2.31, 2.3]}
+    assert course(history=stuck)[0].code == "labels_shuffled_or_constant"
+    lost = course(history=stuck, loss=np.float32(1.9), eval_loss=np.float32(2.3))
+    assert lost[0].code == "batch_norm_train_eval_gap"
+
+
+def test_a_partial_last_batch_is_no_small_batch():
+    charts = [chart(step) for step in (0, 5)] + [chart(10, statistics_of=at(3, 1, HEALTHY.statistics_of))]
+    assert fdl.doctor.diagnose(charts)[0].code == "healthy"
+
+
+def test_a_loss_that_is_not_finite_has_a_highest_value_all_the_same():
+    charts = [chart(0, update=np.full(6, 20.0)), chart(50, first_not_finite=np.int32(2), loss=np.float32(NAN))]
+    assert "nan, at its highest 2.4" in fdl.doctor.diagnose(charts)[0].evidence

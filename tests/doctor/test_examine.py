@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import fdl
-from fdl.doctor import parameters, signals
+from fdl.doctor import batch, parameters, signals
 from fdl.doctor.chart import CAUSES, unstacked
 from fdl.doctor.spectrum import singular_values, spectrum
 from fdl.doctor.watch import observed
@@ -337,7 +337,7 @@ def test_in_scan_the_chart_keeps_its_size_and_the_step_needs_no_second_gradient(
     assert charts.loss[2] < charts.loss[0] and charts.step.tolist() == [0, 1, 2]
     moved = jax.tree.map(lambda p, g: p - 0.1 * g.sum(axis=0), PARAMS, grads)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), params, moved)
-    assert len(unstacked(charts)) == 3
+    assert len(unstacked("test", charts)) == 3
 
 
 def test_a_single_layer_and_tokens():
@@ -363,3 +363,52 @@ def test_a_chart_is_data(chart):
     assert dataclasses.is_dataclass(chart) and jax.tree.structure(chart) == jax.tree.structure(
         jax.tree.map(lambda a: a, chart)
     )
+
+
+def test_every_field_of_a_masked_batch_is_that_of_its_examples_alone():
+    model = fdl.serial(fdl.dense(5), fdl.batch_norm(), fdl.tanh(), fdl.dense(4), fdl.relu(), fdl.dense(3))
+    params, state = model.init(jax.random.key(0), (4,), jnp.float64)
+    mask = jnp.arange(N) % 3 > 0
+    kept = np.flatnonzero(mask)
+    of = lambda x, y, **options: examined(model, params, state, x, y, leak=False, spectrum=2, sample=60, **options)
+    masked = of(jnp.where(mask[:, None], X, jnp.nan), jnp.where(mask, LABELS, 77), mask=mask)
+    alone = of(X[kept], LABELS[kept])
+    for field in dataclasses.fields(masked):
+        wanted, got = getattr(alone, field.name), getattr(masked, field.name)
+        if field.name == "units":
+            assert {name: list(of) for name, of in got.items()} == {name: list(of) for name, of in wanted.items()}
+        elif field.name != "spectrum" and hasattr(got, "dtype"):
+            np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-12, err_msg=field.name)
+
+
+def test_all_singular_values_of_an_orthogonal_jacobian_are_1():
+    seen = seen_by(fdl.dense(6), arrays(2, 6))
+    for w in (jnp.eye(6), jnp.linalg.qr(arrays(6, 6))[0]):
+        seen.params["w"] = w
+        np.testing.assert_allclose(singular_values(*spectrum(seen, 4)), np.ones(4), rtol=1e-12)
+
+
+def test_percentiles_see_the_whole_array():
+    halves = jnp.concatenate([jnp.zeros(64), jnp.ones(63)])
+    np.testing.assert_array_equal(signals.percentiles([halves], 64)[0], [0, 0, 0, 0, 1, 1, 1])
+
+
+def test_a_blank_feature_is_not_a_constant_one():
+    x = jnp.abs(X).at[:3].set(0.0) - 0.4  # 0 is blank; so it is after a shift
+    blank, stuck = (batch.input_facts(x.at[:, 1].set(value))["constant_features"] for value in (-0.4, 0.3))
+    assert (int(blank), int(stuck)) == (0, 1)
+    assert int(batch.input_facts(x.at[:, 1].set(-5.0))["constant_features"]) == 1  # no other feature has this value
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"spectrum": -1}, "spectrum is -1"),
+        ({"sample": 2.5}, "sample is 2.5"),
+        ({"optimizer": "adam"}, "optimizer is"),
+        ({"previous": {"w": 0}}, "previous is"),
+    ],
+)
+def test_options_are_looked_at(options, said):
+    with pytest.raises((fdl.errors.InputError, fdl.errors.InputTypeError), match=said):
+        fdl.doctor.examine(MODEL, LOSS, PARAMS, STATE, X, LABELS, **options)

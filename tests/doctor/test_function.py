@@ -122,3 +122,11 @@ def test_the_door():
         fdl.doctor.examine_function(lambda w, x: x @ w, jnp.ones((4, 3)), X, LABELS, lambda y, t: jnp.mean(y))
     with pytest.raises(fdl.errors.InputTypeError, match="out of the tuple"):
         fdl.doctor.examine_function(lambda w, x: (x @ w, w), jnp.ones((4, 3)), X, LABELS, plain_loss)
+
+
+def test_a_tree_with_functions_has_an_update_and_a_variance_is_no_relu():
+    params = {"w": jnp.asarray(rng.standard_normal((4, 3))), "f": jnp.tanh}
+    floor = lambda h: jnp.maximum(0.0, jnp.mean(h * h, axis=0) - jnp.mean(h, axis=0) ** 2)
+    run = lambda params, x: params["f"](x @ params["w"]) / jnp.sqrt(1 + floor(x @ params["w"])).reshape(1, -1)
+    chart = fdl.doctor.examine_function(run, params, X, LABELS, plain_loss, optimizer=optax.sgd(0.1), noise=False)
+    assert chart.kinds == ("tanh", "output") and chart.update[0] > 0

@@ -127,3 +127,25 @@ def test_many_charts_are_thinned_out():
 def test_what_does_not_go_together(change, message):
     with pytest.raises(InputError, match=message):
         train(**({"doctor": 5} | change))
+
+
+def test_charts_from_before_a_resume_are_kept(watched, tmp_path):
+    train(doctor=3, steps=7, checkpoint=tmp_path)
+    assert fdl.doctor.load(tmp_path).charts.step.tolist() == [0, 3, 6]
+    result = train(doctor=3, checkpoint=tmp_path, resume=True)
+    assert result.charts.step.tolist() == [0, 3, 6, 9, 12]
+    np.testing.assert_allclose(result.charts.error, watched.charts.error, rtol=1e-6)
+    assert set(result.history) == set(watched.history)
+    (tmp_path / "doctor.npz").write_bytes(b"damaged")
+    with pytest.warns(RuntimeWarning, match="the earlier charts are lost"):
+        assert train(doctor=3, steps=20, checkpoint=tmp_path, resume=True).charts.step.tolist() == [15, 18]
+
+
+def test_the_record_is_saved_with_every_checkpoint(tmp_path):
+    """So that a run that a signal ends has one."""
+    seen = []
+    saved = fdl.train.Checkpoint(tmp_path, steps=2)
+    train(
+        doctor=3, checkpoint=saved, callbacks=(lambda _: seen.append(fdl.doctor.load(tmp_path).charts.step.tolist()),)
+    )
+    assert seen[:2] == [[0], [0, 3]]

@@ -21,6 +21,11 @@ def bidirectional(layer: Layer, combine: str = "concat") -> Layer:
     """[N, T, I] -> [N, T, 2D], or [N, 2D] of a layer that returns its final state; with combine="add" [N, T, D] or [N, D].
 
     params {"forward": ..., "backward": ...}, each as of the layer. The layer may be several in series.
+
+        >>> model = fdl.bidirectional(fdl.gru(4))
+        >>> params, state = model.init(jax.random.key(0), (7, 3))
+        >>> model.apply(params, state, jnp.ones((2, 7, 3), jnp.float32))[0].shape
+        (2, 7, 8)
     """
     if not isinstance(layer, Layer):
         refuse_type("bidirectional", f"layer is {shown(layer)}, wanted a layer over sequences: fdl.gru(64)")

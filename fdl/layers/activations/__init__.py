@@ -63,11 +63,12 @@ def _row(
     facts: Callable[..., Facts] | Facts,
     *,
     ranges: tuple[tuple[str, float, float, str], ...] = (),
+    at: tuple[float, float, float],
     notes: str = "",
     source: str = "",
 ) -> Activation:
     facts_of = (lambda **options: facts) if isinstance(facts, Facts) else facts
-    return Activation(name, formula, equation, *chain(equation, f, f1, f2), facts_of, ranges, notes, source)
+    return Activation(name, formula, equation, *chain(equation, f, f1, f2), facts_of, ranges, notes, source, at)
 
 
 def _leaky_relu_facts(slope):
@@ -120,6 +121,7 @@ ACTIVATIONS: dict[str, Activation] = {
             Facts(0.25, ((-INF, -_LOGISTIC_SLOPE_FADED), (_LOGISTIC_SLOPE_FADED, INF))),
             notes="Saturates at both ends, and f' <= 1/4: a chain of n of them shrinks the error by 4^n.",
             source="Rumelhart, Hinton & Williams 1986, eq. 2",
+            at=(0.1192, 0.5, 0.8808),
         ),
         _row(
             "log_sigmoid",
@@ -130,6 +132,7 @@ ACTIVATIONS: dict[str, Activation] = {
             stable.log_sigmoid_f2,
             Facts(1.0, ((_LOGISTIC_FADED, INF),)),
             notes="f' = sigmoid(-x).",
+            at=(-2.1269, -0.6931, -0.1269),
         ),
         _row(
             "tanh",
@@ -141,6 +144,7 @@ ACTIVATIONS: dict[str, Activation] = {
             Facts(1.0, ((-INF, -_LOGISTIC_SLOPE_FADED / 2), (_LOGISTIC_SLOPE_FADED / 2, INF))),
             notes="f' = 1 - tanh^2 is computed as 4 e / (1 + e)^2, e = exp(-2 |x|), which does not cancel.",
             source="LeCun et al. 1998, section 4.4",
+            at=(-0.964, 0.0, 0.964),
         ),
         _row(
             "relu",
@@ -152,6 +156,7 @@ ACTIVATIONS: dict[str, Activation] = {
             Facts(1.0, dead=((-INF, 0.0),), kinks=((0.0, 0.0),)),
             notes="A unit whose inputs all lie in the dead region learns nothing.",
             source="Nair & Hinton 2010",
+            at=(0.0, 0.0, 2.0),
         ),
         _row(
             "relu6",
@@ -162,6 +167,7 @@ ACTIVATIONS: dict[str, Activation] = {
             stable.zero_f2,
             Facts(1.0, dead=((-INF, 0.0), (6.0, INF)), kinks=((0.0, 0.0), (6.0, 0.0))),
             source="Krizhevsky 2010",
+            at=(0.0, 0.0, 2.0),
         ),
         _row(
             "leaky_relu",
@@ -174,6 +180,7 @@ ACTIVATIONS: dict[str, Activation] = {
             ranges=(("slope", -FINITE, FINITE, "it is the slope for x <= 0"),),
             notes="At 0 f' is the left slope, as in PyTorch; jax.nn takes 1.",
             source="Maas, Hannun & Ng 2013, eq. 2",
+            at=(-0.02, 0.0, 2.0),
         ),
         _row(
             "elu",
@@ -186,6 +193,7 @@ ACTIVATIONS: dict[str, Activation] = {
             ranges=(("alpha", -FINITE, FINITE, "the value at -inf is -alpha"),),
             notes="At 0 f' is the left slope alpha, as in jax.nn and PyTorch.",
             source="Clevert, Unterthiner & Hochreiter 2016, eq. 15",
+            at=(-0.8647, 0.0, 2.0),
         ),
         _row(
             "celu",
@@ -198,6 +206,7 @@ ACTIVATIONS: dict[str, Activation] = {
             ranges=(("alpha", 1e-30, 1e30, "the value at -inf is -alpha; for alpha = 0 use relu()"),),
             notes="f' is continuous at 0 for every alpha; f'' at 0 is that of x <= 0.",
             source="Barron 2017, Continuously differentiable exponential linear units",
+            at=(-0.8647, 0.0, 2.0),
         ),
         _row(
             "selu",
@@ -213,6 +222,7 @@ ACTIVATIONS: dict[str, Activation] = {
             ),
             notes="At 0 f' is the left slope scale * alpha, as in jax.nn and PyTorch.",
             source="Klambauer et al. 2017, eq. 2",
+            at=(-1.5202, 0.0, 2.1014),
         ),
         Activation(
             "gelu",
@@ -223,6 +233,7 @@ ACTIVATIONS: dict[str, Activation] = {
             ranges=(),
             notes="f' < 0 left of -0.7518 (-0.7525 approximate). Exact by default, as in PyTorch; jax.nn approximates.",
             source="Hendrycks & Gimpel 2016, section 2",
+            at=(-0.0455, 0.0, 1.9545),
         ),
         _row(
             "silu",
@@ -234,6 +245,7 @@ ACTIVATIONS: dict[str, Activation] = {
             Facts(1.099839320128867, ((-INF, -6.1429157001956165),)),
             notes="Also called swish. f' < 0 left of -1.2785.",
             source="Elfwing, Uchibe & Doya 2018",
+            at=(-0.2384, 0.0, 1.7616),
         ),
         _row(
             "mish",
@@ -245,6 +257,7 @@ ACTIVATIONS: dict[str, Activation] = {
             Facts(1.088498161251728, ((-INF, -6.15874130963221),)),
             notes="f' < 0 left of -1.1924.",
             source="Misra 2020",
+            at=(-0.2525, 0.0, 1.944),
         ),
         _row(
             "softplus",
@@ -256,6 +269,7 @@ ACTIVATIONS: dict[str, Activation] = {
             Facts(1.0, ((-INF, -_LOGISTIC_FADED),)),
             notes="f' = sigmoid(x).",
             source="Dugas et al. 2001",
+            at=(0.1269, 0.6931, 2.1269),
         ),
         _row(
             "softsign",
@@ -267,6 +281,7 @@ ACTIVATIONS: dict[str, Activation] = {
             Facts(1.0, ((-INF, 1 - FADED**-0.5), (FADED**-0.5 - 1, INF))),
             notes="f'' jumps from 2 to -2 at 0, where it is taken as 0. f' fades as 1 / x^2, not exponentially.",
             source="Bergstra, Desjardins, Lamblin & Bengio 2009",
+            at=(-0.6667, 0.0, 0.6667),
         ),
         _row(
             "hard_sigmoid",
@@ -277,6 +292,7 @@ ACTIVATIONS: dict[str, Activation] = {
             stable.zero_f2,
             Facts(1 / 6, dead=((-INF, -3.0), (3.0, INF)), kinks=((-3.0, 0.0), (3.0, 0.0))),
             source="Howard et al. 2019, section 5.2; Keras 3 and PyTorch have the same slope",
+            at=(0.1667, 0.5, 0.8333),
         ),
         _row(
             "hard_tanh",
@@ -288,6 +304,7 @@ ACTIVATIONS: dict[str, Activation] = {
             Facts(1.0, dead=((-INF, -1.0), (1.0, INF)), kinks=((-1.0, 0.0), (1.0, 0.0))),
             notes="At +-1 f' is 0, as in PyTorch; jax.nn takes 1.",
             source="Collobert 2004",
+            at=(-1.0, 0.0, 1.0),
         ),
         _row(
             "hard_silu",
@@ -299,6 +316,7 @@ ACTIVATIONS: dict[str, Activation] = {
             Facts(1.5, dead=((-INF, -3.0),), kinks=((-3.0, 0.0), (3.0, 1.0))),
             notes="Also called hard swish. Just inside the kinks f' is -1/2 and 3/2; it is 0 at -1.5.",
             source="Howard et al. 2019, section 5.2",
+            at=(-0.3333, 0.0, 1.6667),
         ),
         _row(
             "squareplus",
@@ -311,6 +329,7 @@ ACTIVATIONS: dict[str, Activation] = {
             ranges=(("b", 1e-30, 1e30, "f(0) = sqrt(b) / 2; for b = 0 use relu()"),),
             notes="The left tail of f is b / 4 |x|, of f' b / 4 x^2: no exponential.",
             source="Barron 2021, Squareplus",
+            at=(0.4142, 1.0, 2.4142),
         ),
         _row(
             "sparse_plus",
@@ -322,6 +341,7 @@ ACTIVATIONS: dict[str, Activation] = {
             Facts(1.0, ((-1.0, 2 * FADED - 1),), dead=((-INF, -1.0),)),
             notes="f' = min(max((x + 1) / 2, 0), 1), a two-class sparsemax; f'' jumps at +-1: 0 there.",
             source="jax.nn.sparse_plus, after Martins & Astudillo 2016",
+            at=(0.0, 0.25, 2.0),
         ),
     )
 }
@@ -340,7 +360,15 @@ def _op(row: Activation) -> Op:
         slope = row.f1(wide(x), **options)
         return ((dy.astype(slope.dtype) * slope).astype(x.dtype),)
 
+    row.equation.__doc__ = _described(row, f"fdl.ops.{row.name}({{x}})")
     return Op(row.equation, forward, backward, name=row.name)
+
+
+def _described(row: Activation, call: str) -> str:
+    shown = ", ".join(f"'{y:.4f}'" for y in row.at)
+    example = f"""    >>> [f"{{y:.4f}}" for y in {call.format(x="jnp.float32([-2, 0, 2])")}]\n    [{shown}]"""
+    lines = [f"y = {row.formula}, elementwise.", row.notes, f"Source: {row.source}." if row.source else "", example]
+    return "\n\n".join(line for line in lines if line)
 
 
 OPS: dict[str, Op] = {name: _op(row) for name, row in ACTIVATIONS.items()}
@@ -354,18 +382,12 @@ def _layer(name: str, **options: Any) -> Layer:
     return Layer.from_op(name, op.bind(**ACTIVATIONS[name].options(**options)) if options else op)
 
 
-def _described(name: str) -> str:
-    row = ACTIVATIONS[name]
-    lines = [f"y = {row.formula}, elementwise.", row.notes, f"Source: {row.source}." if row.source else ""]
-    return "\n\n".join(line for line in lines if line)
-
-
 def _without_options(name: str) -> Callable[[], Layer]:
     def constructor() -> Layer:
         return _layer(name)
 
     constructor.__name__ = constructor.__qualname__ = name
-    constructor.__doc__ = _described(name)
+    constructor.__doc__ = _described(ACTIVATIONS[name], f"fdl.{name}().apply({{{{}}}}, {{{{}}}}, {{x}})[0]")
     return constructor
 
 
@@ -386,17 +408,29 @@ sparse_plus = _without_options("sparse_plus")
 
 
 def leaky_relu(slope: float = 0.01) -> Layer:
-    """y = x for x > 0, else slope * x, elementwise. At 0 f' is `slope`, as in PyTorch; jax.nn takes 1."""
+    """y = x for x > 0, else slope * x, elementwise. At 0 f' is `slope`, as in PyTorch; jax.nn takes 1.
+
+    >>> fdl.leaky_relu(0.5).apply({}, {}, jnp.float32([-2, 2]))[0]
+    Array([-1.,  2.], dtype=float32)
+    """
     return _layer("leaky_relu", slope=slope)
 
 
 def elu(alpha: float = 1.0) -> Layer:
-    """y = x for x > 0, else alpha (exp(x) - 1), elementwise: -alpha at -inf, slope alpha at 0 from the left."""
+    """y = x for x > 0, else alpha (exp(x) - 1), elementwise: -alpha at -inf, slope alpha at 0 from the left.
+
+    >>> fdl.elu(2.0).apply({}, {}, jnp.float32([-jnp.inf, 2]))[0]
+    Array([-2.,  2.], dtype=float32)
+    """
     return _layer("elu", alpha=alpha)
 
 
 def celu(alpha: float = 1.0) -> Layer:
-    """y = x for x > 0, else alpha (exp(x / alpha) - 1), elementwise: smooth at 0, -alpha at -inf; alpha > 0."""
+    """y = x for x > 0, else alpha (exp(x / alpha) - 1), elementwise: smooth at 0, -alpha at -inf; alpha > 0.
+
+    >>> fdl.celu(2.0).apply({}, {}, jnp.float32([-jnp.inf, 2]))[0]
+    Array([-2.,  2.], dtype=float32)
+    """
     return _layer("celu", alpha=alpha)
 
 
@@ -405,10 +439,17 @@ def gelu(approximate: bool = False) -> Layer:
 
     approximate: Phi(x) by (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 instead, as in GPT-2 and by default in
     jax.nn.gelu; the two differ by up to 5e-4.
+
+        >>> fdl.gelu().apply({}, {}, jnp.float32([0, 10]))[0]
+        Array([ 0., 10.], dtype=float32)
     """
     return _layer("gelu", approximate=approximate)
 
 
 def squareplus(b: float = 4.0) -> Layer:
-    """y = (x + sqrt(x^2 + b)) / 2, elementwise: softplus without exponentials, f(0) = sqrt(b) / 2; b > 0."""
+    """y = (x + sqrt(x^2 + b)) / 2, elementwise: softplus without exponentials, f(0) = sqrt(b) / 2; b > 0.
+
+    >>> fdl.squareplus().apply({}, {}, jnp.float32([0]))[0]
+    Array([1.], dtype=float32)
+    """
     return _layer("squareplus", b=b)

@@ -44,6 +44,7 @@ class Activation:
     ranges: tuple[tuple[str, float, float, str], ...]  # numeric options: (name, low, high, remedy)
     notes: str
     source: str
+    at: tuple[float, float, float]  # f at -2, 0 and 2 with the default options, to four digits
 
     def options(self, **given: Any) -> dict[str, Any]:
         """The given options over the defaults of `equation`, checked."""

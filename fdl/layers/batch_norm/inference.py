@@ -14,6 +14,10 @@ Limits: var + eps = 0 gives y = shift and cotangents 0 for x, mean, var and scal
 
 Shapes: x [N, ..., C]; scale, shift, mean, var [C], or all of x's shape but N with `per="activation"`. mean and var may be
 float32 beside a 16-bit x. Errors: InputError, InputTypeError.
+
+    >>> params = {"scale": jnp.float32([1]), "shift": jnp.float32([10])}
+    >>> fdl.ops.batch_norm_inference(params, jnp.float32([[1], [3]]), jnp.float32([2]), jnp.float32([4]), eps=0.0).ravel()
+    Array([ 9.5, 10.5], dtype=float32)
 """
 
 import jax.numpy as jnp

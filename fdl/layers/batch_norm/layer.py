@@ -49,6 +49,10 @@ def batch_norm(
 
     params {"scale": 1, "shift": 0}, state {"mean", "var", "weight"}. Masks leave examples, or steps of a sequence, out.
     momentum: the share of the running averages that is kept; or update, the share that is new (PyTorch's momentum).
+
+        >>> params, state = fdl.batch_norm().init(jax.random.key(0), (5,))
+        >>> params["scale"].shape, sorted(state)
+        ((5,), ['mean', 'var', 'weight'])
     """
     where = "batch_norm"
     if update is not None:

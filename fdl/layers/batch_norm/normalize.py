@@ -36,6 +36,11 @@ Shapes: x [N, ..., C]; scale, shift, mean, var [C], or all of x's shape but N wi
 or "shift". mask [N] or [N, T] boolean. Statistics of 16-bit inputs are float32. `axis_name`: the batch is spread over this axis
 of a mesh or a `vmap`, and the statistics are those of all of it. `fast`: E[x^2] - mean^2, wrong where the mean is large against the
 deviations. Errors: InputError, InputTypeError.
+
+    >>> params = {"scale": jnp.float32([1]), "shift": jnp.float32([0])}
+    >>> y, batch = fdl.ops.batch_norm(params, jnp.float32([[1], [3]]), eps=0.0)
+    >>> y.ravel(), batch["mean"]
+    (Array([-1.,  1.], dtype=float32), Array([2.], dtype=float32))
 """
 
 from typing import Any

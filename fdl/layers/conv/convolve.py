@@ -27,6 +27,10 @@ volumes NDHWC. 16-bit inputs are accumulated in float32 and rounded once. How it
 a static option, says whether winograd.py may, whose float32 is within 32 eps of the largest entry in place of 8.
 Errors: InputError for ranks, channels that do not fit the groups, no output; InputTypeError for dtypes.
 Source: LeCun, Bottou, Bengio & Haffner 1998, section II; Dumoulin & Visin 2016 for the strided and dilated cases.
+
+    >>> params = {"w": jnp.float32([1, -1]).reshape(2, 1, 1)}  # [K, I, O]
+    >>> fdl.ops.conv(params, jnp.float32([1, 4, 9]).reshape(1, 3, 1), padding="VALID").ravel()
+    Array([-3., -5.], dtype=float32)
 """
 
 from typing import Any

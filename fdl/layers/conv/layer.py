@@ -147,6 +147,10 @@ def conv(
     float32 within 32 eps of the largest entry where the plain products are within 8.
     w_init: an initialiser `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
     Under a mask of steps [N, T], masked steps are padding to the others; it is refused where the number of steps changes.
+
+        >>> params, _ = fdl.conv(8, (3, 3)).init(jax.random.key(0), (28, 28, 1))
+        >>> params["w"].shape, params["b"].shape
+        ((3, 3, 1, 8), (8,))
     """
     require_bool("conv", "winograd", winograd)
     require_count("conv", "features", features)
@@ -165,7 +169,12 @@ def depthwise_conv(
     multiplier: int = 1,
     w_init: Callable = glorot_uniform,
 ) -> Layer:
-    """Every channel by itself, with `multiplier` kernels: [N, *S, I] -> [N, *P, I multiplier]; w [*K, 1, I multiplier]."""
+    """Every channel by itself, with `multiplier` kernels: [N, *S, I] -> [N, *P, I multiplier]; w [*K, 1, I multiplier].
+
+    >>> params, _ = fdl.depthwise_conv((3, 3)).init(jax.random.key(0), (28, 28, 8))
+    >>> params["w"].shape
+    (3, 3, 1, 8)
+    """
     sizes = (kernel_size, strides, padding, dilation)
     return built("depthwise_conv", op, None, *sizes, None, bias, w_init, multiplier=multiplier)
 
@@ -185,6 +194,10 @@ def separable_conv(
 
     |K| I multiplier + I multiplier features weights in place of |K| I features; names: "depthwise" and "pointwise".
     Source: Chollet 2017, section 2.
+
+        >>> params, _ = fdl.separable_conv(16, (3, 3)).init(jax.random.key(0), (28, 28, 8))
+        >>> sum(leaf.size for leaf in jax.tree.leaves(params))  # fdl.conv(16, (3, 3)) has 1168
+        216
     """
     require_count("separable_conv", "features", features)
     kernel, _ = settings("separable_conv", kernel_size, strides, padding, dilation, None, bias)

@@ -2,6 +2,11 @@
 
 The op takes (params, x, state, mask, resets) and returns (y [N, T, D], the last state {"h": [N, D]}); x is [N, T, I], mask
 and resets [N, T]. Where params have no "w", x is the input part itself. Errors: InputError, InputTypeError.
+
+    >>> params, _ = fdl.gru(4).init(jax.random.key(0), (7, 3))
+    >>> y, last = fdl.ops.gru(params, jnp.ones((2, 7, 3), jnp.float32))
+    >>> y.shape, last["h"].shape
+    ((2, 7, 4), (2, 4))
 """
 
 from collections.abc import Callable
@@ -92,6 +97,11 @@ def gru(
     {"project": {"w"}, "norm": ..., "recurrence": {"u", ...}}. reverse: from the last step to the first. truncate=k: the error goes
     back k steps at most. keep: "gates", or "states" for less memory. stateful: the batch size, and a call begins where the last
     one ended (the state is {"h": [N, D]}, of caru "started" too). Masked steps leave the state as it is.
+
+        >>> model = fdl.gru(4, "mgu", return_final=True)
+        >>> params, state = model.init(jax.random.key(0), (7, 3))
+        >>> model.apply(params, state, jnp.ones((2, 7, 3), jnp.float32))[0].shape
+        (2, 4)
     """
     made = cell(variant, gate, activation)
     normalize = variant in NORMALIZED if normalize is None else normalize

@@ -6,7 +6,14 @@ from fdl.errors import DataError
 
 
 class CheckpointError(DataError):
-    """A folder of checkpoints, or one step in it, that cannot be used or written."""
+    """A folder of checkpoints, or one step in it, that cannot be used or written.
+
+    >>> try:
+    ...     fdl.train.restore("no_such_run")
+    ... except fdl.train.CheckpointError as error:
+    ...     print(error.folder)
+    no_such_run
+    """
 
     def __init__(self, folder: str | os.PathLike, reason: str, remedy: str):
         super().__init__(os.fspath(folder), f"{reason}; {remedy}")

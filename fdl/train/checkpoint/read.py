@@ -17,7 +17,15 @@ from fdl.train.checkpoint.tree import Leaf, as_value, from_stored, misfit, place
 
 
 class Saved(NamedTuple):
-    """A step that verified. facts: as they were given, with lists for tuples."""
+    """A step that verified. facts: as they were given, with lists for tuples.
+
+    >>> x, y = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+    >>> mse, sgd = fdl.losses.mean_squared_error, optax.sgd(0.1)
+    >>> common = {"key": jax.random.key(0), "epochs": 3, "progress": False}
+    >>> _ = fdl.train.fit(fdl.dense(2), mse, sgd, (x, y), checkpoint="runs/saved", resume=True, **common)
+    >>> fdl.train.restore("runs/saved").step
+    3
+    """
 
     step: int
     tree: Any
@@ -37,6 +45,13 @@ def restore(folder: str | os.PathLike, like: Any = None, step: int | None = None
     like: a pytree of arrays or ShapeDtypeStructs; the tree comes back in its structure, on its devices. Without it, as dicts and
     lists of numpy arrays (and keys). Every byte is verified. Errors: CheckpointError where there is no such step, where it is
     damaged (older ones: `checkpoints`), or where it is not what `like` describes; it names the file or the leaf.
+
+        >>> x, y = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+        >>> mse, sgd = fdl.losses.mean_squared_error, optax.sgd(0.1)
+        >>> common = {"key": jax.random.key(0), "epochs": 3, "progress": False}
+        >>> _ = fdl.train.fit(fdl.dense(2), mse, sgd, (x, y), checkpoint="runs/restored", resume=True, **common)
+        >>> fdl.train.restore("runs/restored").step
+        3
     """
     path = _existing(folder, "train.restore")
     arrays.require_orbax(path)
@@ -55,7 +70,15 @@ def restore(folder: str | os.PathLike, like: Any = None, step: int | None = None
 
 
 def checkpoints(folder: str | os.PathLike) -> list[tuple[int, str]]:
-    """(step, "ok" or what is wrong with it) for every step of the folder, oldest first; every byte is verified."""
+    """(step, "ok" or what is wrong with it) for every step of the folder, oldest first; every byte is verified.
+
+    >>> x, y = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+    >>> mse, sgd = fdl.losses.mean_squared_error, optax.sgd(0.1)
+    >>> common = {"key": jax.random.key(0), "epochs": 3, "progress": False}
+    >>> _ = fdl.train.fit(fdl.dense(2), mse, sgd, (x, y), checkpoint="runs/listed", resume=True, **common)
+    >>> fdl.train.checkpoints("runs/listed")
+    [(3, 'ok')]
+    """
     path = _existing(folder, "train.checkpoints")
     arrays.require_orbax(path)
     return [(step, damage(path, step) or "ok") for step in steps_in(path)]
@@ -66,7 +89,7 @@ def _existing(folder: Any, where: str) -> Path:
         refuse_type(where, f"folder is {shown(folder)}, wanted a path")
     if not os.path.isdir(folder):
         raise CheckpointError(folder, "is not a folder", f"{where} wants the one that was trained into")
-    return Path(folder)
+    return Path(os.path.abspath(folder))  # which orbax wants
 
 
 def as_saved(folder: Path, content: Content, like: Any) -> Saved:

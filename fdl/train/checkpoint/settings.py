@@ -13,6 +13,9 @@ class Checkpoint:
 
     keep: so many of the newest steps stay, and the newest one that was saved as the best.
     Errors: InputError or InputTypeError for a folder that is no path, seconds not above 0, steps or keep below 1.
+
+        >>> fdl.train.Checkpoint("runs/digits", steps=1000, keep=2).keep  # for fit(checkpoint=...)
+        2
     """
 
     folder: str | os.PathLike
