@@ -650,7 +650,7 @@ def of_layers() -> Iterator[Row]:
             continue
         note = "largest error in eps: " + ", ".join(f"{part} {error:.3g}" for part, (error, _) in found.items())
         above = [f"{part} of {where}" for part, (error, where) in found.items() if not error <= BOUND]
-        note += f"; above it: {'; '.join(above)}" if above else ""
+        note += f"; above {BOUND:g}: {'; '.join(above)}" if above else ""
         worst = max(error for error, _ in found.values())
         yield judged(work, f"{worst:.3g} eps", not above, f"<= {BOUND:g} eps", unit="configuration", note=note)
 
@@ -709,7 +709,7 @@ def main(given: Sequence[str] | None = None) -> int:
     if options.layers:
         statuses = set()
         for row in of_layers():
-            print(f"{row.variant:42} {row.status:8} {row.note}", flush=True)
+            print(f"{row.work:42} {row.status:8} {row.note}", flush=True)
             statuses.add(row.status)
         return 0 if statuses == {"equal"} else 1
     found = result_of(measured, arguments(full))

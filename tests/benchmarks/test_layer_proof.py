@@ -132,7 +132,7 @@ def test_the_report(monkeypatch, capsys):
     for error in (513.0, np.inf):
         monkeypatch.setattr(rows, "result_of", found(error))
         assert rows.main(["--layers"]) == 1
-        assert "bound 512: first of there" in capsys.readouterr().out
+        assert "above 512: first of there" in capsys.readouterr().out
 
 
 def test_the_largest_error_is_reported_with_its_configuration(monkeypatch):
