@@ -34,7 +34,7 @@ def follow(tmp_path, *, row=True, loss=None):
     with (tmp_path / "fdl/losses/__init__.py").open("a") as map_:
         map_.write(f"\nfrom fdl.losses.{NAME} import {NAME}  # noqa: E402\n")
     if row:
-        insert(tmp_path / "tests/concepts.py", "CONCEPTS = (\n", line)
+        insert(tmp_path / "tests/concepts.py", "CONCEPTS = (\n", f"{line.rstrip()},\n")
 
 
 def outcomes(folder, select):
