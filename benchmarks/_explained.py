@@ -87,18 +87,18 @@ EXPLAINED: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def sentence(benchmark: str, row: Row) -> str:
-    called = f"{row.work}, {row.peer}"
-    return next((why for pattern, why in EXPLAINED.get(benchmark, ()) if re.fullmatch(pattern, called)), "")
+    return next((why for pattern, why in EXPLAINED.get(benchmark, ()) if re.fullmatch(pattern, _called(row))), "")
 
 
 def unexplained(stored: Mapping[str, Section]) -> list[str]:
     """The rows that missed their target without a sentence, and the sentences that speak of no row of a stored benchmark."""
     wrong = []
     for name, section in stored.items():
-        there = {f"{row.work}, {row.peer}": row for row in section.rows}
-        missed = {f"{row.work}, {row.peer}": row for row in section.rows if row.missed}
+        there = {_called(row) for row in section.rows}
         wrong += [
-            f"{name}, {called}: missed, and not explained" for called, row in missed.items() if not sentence(name, row)
+            f"{name}, {_called(row)}: missed, and not explained"
+            for row in section.rows
+            if row.missed and not sentence(name, row)
         ]
         wrong += [
             f"{name}: {pattern!r} explains no row"
@@ -106,3 +106,7 @@ def unexplained(stored: Mapping[str, Section]) -> list[str]:
             if not any(re.fullmatch(pattern, called) for called in there)
         ]
     return wrong
+
+
+def _called(row: Row) -> str:
+    return f"{row.work}, {row.peer}"

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,20 +90,12 @@ def _section(given: Mapping[str, Any]) -> Section:
 def update(path: Path, name: str, made: Section) -> None:
     """Puts the section in the file in the place of the one of that name; the others stay. Readers see the old file or the
     new one."""
+    from fdl.doctor.record import write_whole  # here, or `--list` and `--show` would import JAX
+
     sections = read(path)
     sections[name] = made
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text_of(sections))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_whole(path, text_of(sections).encode())
 
 
 def text_of(sections: Mapping[str, Section]) -> str:

@@ -139,10 +139,10 @@ def what_if(case: Case, changes: Sequence[str]) -> list[Outcome]:
     x, target = case.data
     if len(x) != len(target):
         refuse("doctor.Case", f"data holds {len(x)} examples and {len(target)} targets, wanted one target per example")
+    known = (*_INITIALISERS, *_RATES, *_MODELS, STANDARDIZED)
     for change in changes:
-        if change not in (*_INITIALISERS, *_RATES, *_MODELS, STANDARDIZED):
-            known = ", ".join((*_INITIALISERS, *_RATES, *_MODELS, STANDARDIZED))
-            refuse("doctor.what_if", f"change is {change!r}, wanted one of {known}")
+        if change not in known:
+            refuse("doctor.what_if", f"change is {change!r}, wanted one of {', '.join(known)}")
     numbers = [AS_IS, *(change for change in changes if change not in _MODELS)]
     outcomes = _side_by_side(case, case.model, numbers)
     for change in changes:
