@@ -90,12 +90,12 @@ def _section(given: Mapping[str, Any]) -> Section:
 def update(path: Path, name: str, made: Section) -> None:
     """Puts the section in the file in the place of the one of that name; the others stay. Readers see the old file or the
     new one."""
-    from fdl.doctor.record import write_whole  # here, or `--list` and `--show` would import JAX
+    from fdl.files import write_whole  # here, or `--list` and `--show` would import JAX
 
     sections = read(path)
     sections[name] = made
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text_of(sections).encode())
+    write_whole(path, text_of(sections))
 
 
 def text_of(sections: Mapping[str, Section]) -> str:

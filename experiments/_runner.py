@@ -104,16 +104,6 @@ def strict(value: Any) -> Any:
     return str(value)
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file so that it is either the old one or the new one, whole, whenever the process ends."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments",
@@ -188,6 +178,7 @@ def _need(*packages: str) -> None:
 
 def _run_all(chosen: dict[str, Path], settings: Settings, out: Path, say: Callable[..., None]) -> int:
     from experiments import _page
+    from fdl.files import write_whole
     from fdl.train import tune_runtime
 
     runtime = tune_runtime().to_json()  # before the first computation
@@ -198,7 +189,7 @@ def _run_all(chosen: dict[str, Path], settings: Settings, out: Path, say: Callab
         bad += result["error"] is not None or any(c["verdict"] == "fails" for c in result["claims"])
         try:
             _store(out / name, result, images)
-            write(out / "index.html", _page.render(out).encode())
+            write_whole(out / "index.html", _page.render(out))
         except OSError as error:
             raise Refused(
                 f"{error.filename or out} cannot be written ({error.strerror}); free it or give another --out"
@@ -296,10 +287,13 @@ def _evidence(module: ModuleType, settings: Settings) -> Iterable[Any]:
 
 
 def _store(folder: Path, result: dict[str, Any], images: dict[str, bytes]) -> None:
+    from fdl.files import write_whole
+
     folder.mkdir(exist_ok=True)
     for file, data in images.items():
-        write(folder / file, data)
-    write(folder / "result.json", (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        write_whole(folder / file, data)
+    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(folder / "result.json", text)
 
 
 def _png(figure: Any) -> bytes:

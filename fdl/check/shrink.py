@@ -42,6 +42,7 @@ from fdl.check.subject import Differentiated, Layout, is_constant, layout_of, si
 from fdl.check.testfile import Call, written
 from fdl.check.trial import Outputs
 from fdl.errors import refuse, shown
+from fdl.files import write_whole
 from fdl.layer import Layer
 from fdl.op import Op
 
@@ -78,9 +79,7 @@ class Shrunk:
         """Writes the file, all of it or nothing, and makes the folder it is in. Errors: OSError."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(self.source, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, self.source)
         return path
 
 

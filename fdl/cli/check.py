@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fdl.errors import InputError, InputTypeError
+from fdl.files import write_whole
 
 RIGHT, WRONG, UNDECIDED = 0, 1, 2
 _LARGEST = 10**8  # entries of an argument that is drawn
@@ -280,9 +281,7 @@ def _write_junit(path: Path, name: str, report: Any) -> None:
     for attribute, tag in counts.items():
         suite.set(attribute, str(sum(case.find(tag) is not None for case in suite)))
     suite.set("tests", str(len(suite)))
-    partial = path.with_name(path.name + ".partial")
-    ElementTree.ElementTree(suite).write(partial, encoding="utf-8", xml_declaration=True)
-    partial.replace(path)
+    write_whole(path, ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
 def _write_shrunk(path: Path, report: Any, candidate: Any, args: tuple, asked: dict[str, Any]) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 
 from fdl.doctor.chart import CAUSES, Chart
 from fdl.doctor.finding import Finding
-from fdl.doctor.record import Record, thinned, write_whole
+from fdl.doctor.record import Record, thinned
 from fdl.errors import DataError, InputError
+from fdl.files import write_whole
 
 MOST_BYTES = 1_000_000  # of measurements, beside the 4.8 MB of plotly.js 3
 MOST_CHARTS = 64

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from fdl.doctor.chart import ALIVE, CAUSES, Chart, unstacked
-from fdl.doctor.record import write_whole
 from fdl.doctor.style import BLUE, DIVERGING, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, WIDE, figure, styled
 from fdl.errors import DataError, refuse
+from fdl.files import write_whole
 
 COLOURS = ("#E3E6EA", VERMILION, ORANGE, BLUE, INK)  # of CAUSES
 LEAST_REACH, MOST_REACH = 2.0, 12.0  # of the colours, in powers of ten

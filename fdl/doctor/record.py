@@ -9,12 +9,10 @@ Nothing is ever unpickled. It is written under another name, flushed and renamed
 that is read is under a CRC-32, and shapes are held against the names before anything is believed.
 """
 
-import contextlib
 import dataclasses
 import io
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from fdl.doctor.chart import CAUSES, PERCENTILES, Chart, unstacked
 from fdl.doctor.diagnose import diagnose
 from fdl.doctor.finding import SEVERITIES, Finding
 from fdl.errors import DataError, refuse, refuse_type, shown
+from fdl.files import write_whole
 
 NAME = "doctor.npz"
 FORMAT = "fdl.doctor 1"
@@ -113,20 +112,6 @@ def load(folder: str | os.PathLike) -> Record:
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         said = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise DataError(str(path), f"is no record of the doctor, or a damaged one: {said}") from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """A file so that it is the old one or the new one, whole, whenever the process ends."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _path(where: str, folder: Any) -> Path:

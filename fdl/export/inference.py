@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from fdl.errors import is_array, refuse, refuse_type, require_count, shown
-from fdl.export.files import damaged, library, read, write_whole
+from fdl.export.files import damaged, library, read, write
 from fdl.layer import Layer, Params, State, input_spec
 from fdl.layers.batch_norm.fold import fold as folded_into_layers
 
@@ -158,8 +158,8 @@ def inference(
             f"y = f.call(x)  # x: {_text(_described(exported.in_avals[0]))}; needs jax and flatbuffers",
         ],
     }
-    write_whole(where, path, [data])
-    write_whole(where, manifest_of(path), [(json.dumps(manifest, indent=1) + "\n").encode()])
+    write(where, path, data)
+    write(where, manifest_of(path), (json.dumps(manifest, indent=1) + "\n").encode())
     return Exported(path, manifest)
 
 

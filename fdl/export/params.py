@@ -24,7 +24,7 @@ import ml_dtypes
 import numpy as np
 
 from fdl.errors import is_array, refuse, refuse_type, shown
-from fdl.export.files import damaged, library, read, write_whole
+from fdl.export.files import damaged, library, read, write
 from fdl.layer import Params, State
 
 Tree = dict[str, Any]
@@ -74,7 +74,7 @@ def save_params(
     arrays = {name: _as_stored(where, name, leaf) for name, leaf in entries.items() if leaf is not None}
     ours = {"format": 1, "fdl": _version(), "names": list(entries), "sha256": _digest(arrays)}
     data = safetensors.save(arrays, metadata=_checked_metadata(where, metadata) | {_OURS: json.dumps(ours)})
-    write_whole(where, Path(path), [data])
+    write(where, Path(path), data)
 
 
 def load_params(path: str | os.PathLike, like: tuple[Any, Any] | None = None) -> tuple[Params, State]:

@@ -16,7 +16,6 @@ CSV: a figure that comes later (a metric from the second call on) gets a column 
 or not at all; earlier rows are empty there, as is a row without a figure that others have.
 """
 
-import contextlib
 import csv
 import importlib
 import io
@@ -33,6 +32,7 @@ import jax
 import numpy as np
 
 from fdl.errors import DataError, InputError, refuse, refuse_type, require_bool, shown
+from fdl.files import write_whole
 from fdl.train.event import Event
 
 _FIRST = ("epoch", "step", "seconds")
@@ -208,13 +208,7 @@ class _Rows:
         return self._path.exists() and not self._path.read_bytes().endswith(b"\n")
 
     def _replace(self, rows: list[Row]) -> None:
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
-        try:
-            partial.write_text(self._kind.written(rows, header=True), encoding="utf-8", newline="")
-            partial.replace(self._path)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+        write_whole(self._path, self._kind.written(rows, header=True))
 
 
 # ---- TensorBoard ----

@@ -4,7 +4,6 @@ import base64
 import importlib
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -259,15 +258,6 @@ def test_the_least_that_the_contract_asks_for_can_be_shown(toys):
     (toys.out / "other" / "result.json").write_text(json.dumps(least))
     assert toys("good", good=GOOD) == 0
     assert "damaged</span>" not in page(toys)
-
-
-def test_a_kill_while_writing_leaves_the_old_file_whole(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    _runner.write(path, b"old")
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        _runner.write(path, b"new")
-    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_interrupt_keeps_what_was_finished(toys, capsys):

@@ -257,7 +257,7 @@ def test_what_an_interrupted_save_left_is_cleared(tmp_path):
     assert [reason for _, reason in checkpoints(tmp_path)] == ["ok", "ok"]
 
 
-@pytest.mark.parametrize("where", ["arrays.write", "_write_flushed", "_publish"])
+@pytest.mark.parametrize("where", ["arrays.write", "write_flushed", "_publish"])
 def test_a_save_that_fails_leaves_the_steps_before(tmp_path, monkeypatch, where):
     def full(*arguments):
         raise OSError(28, "No space left on device")

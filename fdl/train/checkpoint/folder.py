@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fdl.files import flush
 from fdl.train.checkpoint.errors import CheckpointError
 
 _STEP = re.compile(r"step_(\d{10,})")
@@ -51,15 +52,6 @@ def clear_leftovers(folder: Path) -> None:
         else:
             shutil.rmtree(entry)
     flush(folder)
-
-
-def flush(path: Path) -> None:
-    """fsync of a file or a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, Path]]:

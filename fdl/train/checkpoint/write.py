@@ -1,12 +1,12 @@
 """Writing a step so that it is there whole, or not at all."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fdl.files import flush, write_flushed
 from fdl.train.checkpoint import arrays
 from fdl.train.checkpoint import manifest as manifests
 from fdl.train.checkpoint.folder import (
@@ -16,7 +16,6 @@ from fdl.train.checkpoint.folder import (
     UNFINISHED,
     files_of,
     fingerprint,
-    flush,
     name_of,
 )
 from fdl.train.checkpoint.tree import Leaf
@@ -35,7 +34,7 @@ def write(folder: Path, step: int, structure: Any, leaves: Sequence[Leaf], facts
         data = manifests.encoded(step, structure, described, files, facts)
         if len(data) > manifests.MOST_BYTES:
             raise OSError(f"the facts take {len(data)} bytes, more than {manifests.MOST_BYTES}")
-        _write_flushed(unfinished / manifests.NAME, data)
+        write_flushed(unfinished / manifests.NAME, data)
         flush(unfinished)
         _publish(unfinished, target)
     except BaseException:
@@ -62,13 +61,6 @@ def delete(folder: Path, step: int) -> None:
     """Renamed first: a step that bears its name is whole."""
     path = folder / name_of(step)
     shutil.rmtree(path.rename(path.with_name(path.name + DELETED)))
-
-
-def _write_flushed(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _flush_all(folder: Path) -> None:
