@@ -91,8 +91,9 @@ def rebuilt(model: Layer, layers: Named) -> Layer:
 def _named(where: str, layers: tuple, named_layers: dict[str, Layer]) -> Named:
     for place, layer in [*enumerate(layers), *named_layers.items()]:
         if not isinstance(layer, Layer):
-            called = f"; call it: {layer.__name__}()" if callable(layer) and hasattr(layer, "__name__") else ""
-            refuse_type(where, f"layer {place!r} is {shown(layer)}, wanted an fdl.Layer{called}")
+            remedy = f"; call it: {layer.__name__}()" if callable(layer) and hasattr(layer, "__name__") else ""
+            remedy = f"; write {where}(*layers)" if isinstance(layer, list | tuple) else remedy
+            refuse_type(where, f"layer {place!r} is {shown(layer)}, wanted an fdl.Layer{remedy}")
     children = tuple((f"{layer.name}_{i}", layer) for i, layer in enumerate(layers)) + tuple(named_layers.items())
     seen = set()
     for name, _ in children:

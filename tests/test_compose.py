@@ -168,6 +168,7 @@ def deep_params(features=100):
         (lambda: fdl.serial(**{"a/b": fdl.dense(3)}), "slash"),
         (lambda: fdl.serial(), "no layers"),
         (lambda: untyped.serial(fdl.relu), r"layer 0 is.*call it: relu\(\)"),
+        (lambda: untyped.serial([fdl.dense(3)]), r"layer 0 is list.*write serial\(\*layers\)"),
         (lambda: untyped.residual(fdl.dense(3), shortcut=lambda x: x), "wanted an fdl.Layer"),
         (lambda: fdl.parallel(fdl.dense(3), combine="mul"), 'combine is \'mul\', wanted "add" or "concat"'),
         (lambda: fdl.residual(fdl.dense(3)).init(jax.random.key(0), (5,)), None),

@@ -1,6 +1,7 @@
 """Training: `fit` runs compiled loops of steps and returns what it learned and how it went."""
 
 import contextlib
+import math
 import os
 import time
 import warnings
@@ -291,11 +292,16 @@ def _warn(text: str) -> None:
 
 def _divergence_told(run: Run, began: Divergence) -> str:
     lost = f"the loss became {run.bad_loss}" if began.stage in ("output", "loss") else "the run left the finite numbers"
-    overflow = ', or ask for gradient="manual": the plain equations overflow at large logits'
+    remedy = "Lower the learning rate"
+    if began.stage == "loss" and math.isnan(run.bad_loss):  # of finite outputs; a step too large makes it infinite
+        remedy = (
+            "The outputs are finite: look for a target that the loss does not take, such as a label outside the classes"
+        )
+    if run.recipe.gradient == "autodiff":
+        remedy += ', or ask for gradient="manual": the plain equations overflow at large logits'
     return (
         f"{lost} in epoch {began.epoch}; stopped, and kept the state after step {run.position}, the last "
-        f"finite one. {began}. Lower the learning rate, or look for a label outside the "
-        f"classes{overflow if run.recipe.gradient == 'autodiff' else ''}"
+        f"finite one. {began}. {remedy}"
     )
 
 
