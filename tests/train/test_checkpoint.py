@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import types
 from typing import Any
 
@@ -22,6 +23,7 @@ from fdl.train.checkpoint import open_store, store, write
 from fdl.train.checkpoint.errors import Damaged
 from fdl.train.checkpoint.folder import name_of
 from fdl.train.checkpoint.read import damage, read_manifest
+from fdl.train.checkpoint.signals import ECHO
 from fdl.train.checkpoint.tree import as_bytes
 
 pytest.importorskip("orbax.checkpoint")
@@ -334,6 +336,9 @@ def test_the_first_signal_is_remembered_and_the_second_ends(tmp_path, monkeypatc
         assert opened.signal is None and opened.exit_code == 0 and not opened.due(1)
         signal.raise_signal(signal.SIGTERM)
         assert opened.signal is signal.SIGTERM and opened.exit_code == 143 and opened.due(1) and not left
+        signal.raise_signal(signal.SIGTERM)  # an echo
+        time.sleep(1.2 * ECHO)
+        assert not left
         signal.raise_signal(signal.SIGINT)
         assert set(left) == {130}
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

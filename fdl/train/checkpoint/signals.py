@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT as a wish to stop: the first is remembered, the second ends the process at once.
+"""SIGTERM and SIGINT as a wish to stop: the first is remembered, a second one ends the process at once.
+
+`timeout`, schedulers and terminals tell a process and then its whole group, so that one wish arrives twice, microseconds apart:
+what comes within ECHO seconds of the first counts as the first.
 
 Python runs its handlers between two lines of the main thread, so a handler alone would wait for a compilation or for a call of
 the training loop to end. The system's part of the handler writes a byte at once; a thread reads these and counts as well.
@@ -7,10 +10,12 @@ the training loop to end. The system's part of the handler writes a byte at once
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ECHO = 0.5  # seconds
 
 
 class Signals:
@@ -18,6 +23,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._first = 0.0  # when it was
         self._before: dict[signal.Signals, Any] = {}
         self._ends: tuple[int, int] | None = None
         self._watcher: threading.Thread | None = None
@@ -43,9 +49,10 @@ class Signals:
             self._ends = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received, self._first = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self._first > ECHO:
             leave(number)
-        self.received = signal.Signals(number)
 
     def _watch(self) -> None:
         read, write = os.pipe()
@@ -62,10 +69,13 @@ class Signals:
 
 
 def _second_ends(read: int) -> None:
-    count = 0
+    first = None
     while number := os.read(read, 1)[0]:
-        count += number in SIGNALS
-        if count == 2:
+        if number not in SIGNALS:
+            continue
+        if first is None:
+            first = time.monotonic()
+        elif time.monotonic() - first > ECHO:
             leave(number)
 
 
