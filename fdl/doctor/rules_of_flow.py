@@ -137,6 +137,10 @@ def vanishing(course: Course) -> Iterator[Finding]:
         return
     at = int(np.argmin(errors[:-1]))
     ratio = errors[at] / errors[-1]
+    if ratio == 0 and any(
+        len(course.always(name, "never active")) == len(units) for name, units in course.last.units.items()
+    ):
+        return  # cut off, not shrunk: `dead_units` says by which layer
     if ratio < VANISHED:
         per_layer = f", a factor of {ratio ** (1 / (len(errors) - 1 - at)):.2g} per layer" if ratio > 0 else ""
         evidence = (

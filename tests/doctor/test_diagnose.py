@@ -329,3 +329,15 @@ def test_a_partial_last_batch_is_no_small_batch():
 def test_a_loss_that_is_not_finite_has_a_highest_value_all_the_same():
     charts = [chart(0, update=np.full(6, 20.0)), chart(50, first_not_finite=np.int32(2), loss=np.float32(NAN))]
     assert "nan, at its highest 2.4" in fdl.doctor.diagnose(charts)[0].evidence
+
+
+def test_dead_relus_cut_the_error_off_and_are_not_called_vanishing():
+    x, y = np.random.default_rng(0).normal(size=(32, 5)).astype(np.float32), np.arange(32) % 3
+    model, loss = (
+        fdl.serial(fdl.dense(8), fdl.relu(), fdl.dense(3)),
+        fdl.losses.softmax_cross_entropy_with_integer_labels,
+    )
+    params, state = model.init(jax.random.key(0), (5,))
+    dead = params | {"dense_0": params["dense_0"] | {"b": params["dense_0"]["b"] - 50}}
+    codes = [found.code for found in fdl.doctor.diagnose(fdl.doctor.examine(model, loss, dead, state, x, y))]
+    assert "dead_units" in codes and "vanishing" not in codes
