@@ -36,7 +36,7 @@ def test_refused_saves_are_counted(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             if limit < 10_000:
-                patch.setattr("fdl.train.checkpoint.write._write_flushed", full)
+                patch.setattr("fdl.train.checkpoint.write.write_flushed", full)
             yield
 
     _, status, measured, _ = reliability._refusals(tmp_path / "a", 4, "a limit", scarce)
